@@ -1,0 +1,285 @@
+"""Gradient flow on the reduced loss, dx/dt = -dL/dx, with error control, by two integrators that share no code.
+
+"diffrax": all runs at once, Kvaerno's implicit Runge-Kutta pair of order 5 (Kvaerno 2004) with the gradient from JAX;
+each run has its own step size, and steps end on the recorded times. "scipy": one run after the other, LSODA or Radau,
+with the gradient and its Jacobian derived by sympy, and events. Both are implicit, so that 1e7 units of time cost
+little more than 1e4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import sympy as sp
+import xarray as xr
+from jaxtyping import Array, Float
+from scipy.integrate import solve_ivp
+from tqdm import tqdm
+
+from toymodel.interventions import Intervention
+from toymodel.model import Form, Model
+from toymodel.prepare import Stage, loss_and_slope, problem_of_start
+from toymodel.records import record
+from toymodel.reduction import quantities, symbols, terms
+from toymodel.state import Reduced
+
+SCIPY_METHODS = ("LSODA", "Radau")
+Event = Callable[[Mapping[str, float]], float]
+
+
+def flow(
+    model: Model,
+    start: xr.Dataset,
+    t: float,
+    *,
+    times: Any = None,
+    rtol: float = 1e-9,
+    atol: float = 1e-12,
+    method: str = "diffrax",
+    events: Mapping[str, Event] | None = None,
+    max_steps: int = 100_000,
+    interventions: Sequence[Intervention] = (),
+    weights: dict[str, Any] | None = None,
+    progress: bool | None = None,
+    **parameters: Any,
+) -> xr.Dataset:
+    """Gradient flow from a start until the time t, in float64.
+
+    times: when to record, increasing within 0..t; by default 0 and 512 times equally spaced in log(time) from t/1e6
+    to t. rtol, atol: tolerances of one step, relative and absolute. method: "diffrax", "LSODA" or "Radau" (the last
+    two from scipy). events (scipy only): name -> function of the quantities of a run (a mapping with loss,
+    loss_<mechanism>, costs, overlap_<x>, residual_<x>) whose first change of sign is located; its time is the
+    variable `event_<name>` (NaN if it does not happen). max_steps: of the integrator, for one run between two
+    switches. The rest is as in `descend`.
+
+    Returns a record (`toymodel.records`). Raises ValueError for an argument out of range, and RuntimeError where the
+    integrator gives up.
+    """
+    if not (np.isfinite(t) and t > 0):
+        raise ValueError(f"t must be > 0 and finite, got {t}")
+    if method not in ("diffrax", *SCIPY_METHODS):
+        raise ValueError(f"method must be 'diffrax', 'LSODA' or 'Radau', got {method!r}")
+    if events and method == "diffrax":
+        raise ValueError("events are located by scipy: use method='LSODA' or 'Radau'")
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if not 0 < value < 1:
+            raise ValueError(f"{name} must be within 0..1, got {value}")
+    when = np.concatenate([[0.0], np.geomspace(t * 1e-6, t, 512)]) if times is None else np.asarray(times, dtype=float)
+    if when.ndim != 1 or not len(when) or (np.diff(when) <= 0).any() or when[0] < 0 or when[-1] > t:
+        raise ValueError(f"times must be an increasing list within 0..t={t:g}")
+    problem = problem_of_start(model, start, interventions, weights, parameters)
+    solve = partial(_scipy, method=method, events=dict(events or {})) if method != "diffrax" else _diffrax
+    solve = partial(solve, rtol=rtol, atol=atol, max_steps=max_steps)
+    attrs = {"integrator": f"flow ({method})", "rtol": rtol, "atol": atol, **start.attrs}
+    found: dict[str, np.ndarray] = {}
+    seen: list[dict[str, np.ndarray]] = []
+    with jax.enable_x64(True):
+        state = problem.reduced(start)
+        weights = {x: problem.batch.flat(w) for x, w in problem.weights.items()}
+        stages = list(problem.stages(float(t)))
+        with tqdm(total=len(stages), unit="stage", desc="flow", disable=None if progress else True) as bar:
+            for stage in stages:
+                state = problem.begin(stage, state)
+                last = stage.end == t
+                inside = when[(when >= stage.start) & ((when <= t) if last else (when < stage.end))]
+                values = {p: problem.batch.flat(value) for p, value in stage.parameters.items()}
+                track, state, happened = solve(stage, state, weights, values, inside)
+                seen.append(_quantities(model.form, stage.form, state, track, weights, values))
+                for name, at in happened.items():
+                    found[name] = np.fmin(found.get(name, at), at)
+                bar.update()
+        norms = np.stack([state.target[x] for x in model.vectors], -1)
+    losses = {name: np.concatenate([part[name] for part in seen]) for name in seen[0]}
+    planes = {name: losses.pop(name) for name in ("overlap", "residual")} | {"target_norm": norms}
+    runs = record(problem, when, None, losses, planes, attrs)
+    for name, at in found.items():
+        runs[f"event_{name}"] = problem.batch.labelled(at)
+    return runs
+
+
+def _quantities(
+    form: Form, followed: Form, state: Reduced, track: Any, weights: Any, values: Any
+) -> dict[str, np.ndarray]:
+    """Recorded quantities of coordinates with shape (time, coordinate, run)."""
+    planes = {x: state.at(track).plane(x) for x in form.vectors}
+    return {name: np.asarray(value) for name, value in quantities(form, followed, planes, weights, values).items()}
+
+
+def _diffrax(
+    stage: Stage,
+    state: Reduced,
+    weights: Any,
+    values: Any,
+    when: np.ndarray,
+    *,
+    rtol: float,
+    atol: float,
+    max_steps: int,
+) -> tuple[Any, Reduced, dict[str, np.ndarray]]:
+    """One stage of all runs: the coordinates at the times `when`, and the state at its end."""
+    ends = np.unique([*when, stage.end])
+    track, fine = _kvaerno(
+        stage.form, stage.blocked, state, weights, values, stage.start, jnp.asarray(ends), rtol, atol, max_steps
+    )
+    if not bool(np.all(fine)):
+        raise RuntimeError(
+            f"the flow of {int(np.sum(~np.asarray(fine)))} runs did not reach t={stage.end:g}: "
+            f"raise max_steps={max_steps}, or rtol={rtol:g}"
+        )
+    return track[: len(when)], state.at(track[-1]), {}
+
+
+@partial(jax.jit, static_argnames=("form", "blocked", "max_steps"))
+def _kvaerno(
+    form: Form,
+    blocked: frozenset[tuple[str, str]],
+    state: Reduced,
+    weights: dict[str, Any],
+    values: dict[str, Any],
+    begin: float,
+    when: Float[Array, " time"],
+    rtol: float,
+    atol: float,
+    max_steps: int,
+) -> tuple[Float[Array, "time coordinate run"], Any]:
+    def one(state, weights, values):
+        def slope(_t, y, _args):
+            _, slope_u, slope_v = loss_and_slope(form, blocked, state.at(y), weights, values)
+            still = jnp.zeros(())
+            return -jnp.stack([slope.get(x, still) for slope in (slope_u, slope_v) for x in state.u])
+
+        solver = diffrax.Kvaerno5(root_finder=diffrax.VeryChord(rtol=rtol, atol=atol))
+        control = diffrax.ClipStepSizeController(diffrax.PIDController(rtol=rtol, atol=atol), step_ts=when)
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(slope),
+            solver,
+            begin,
+            when[-1],
+            None,
+            state.coordinates(),
+            saveat=diffrax.SaveAt(ts=when),
+            stepsize_controller=control,
+            max_steps=max_steps,
+            throw=False,
+        )
+        return solution.ys, solution.result == diffrax.RESULTS.successful
+
+    track, fine = jax.vmap(one)(state, weights, values)
+    return jnp.moveaxis(jnp.asarray(track), 0, -1), fine
+
+
+def _scipy(
+    stage: Stage,
+    state: Reduced,
+    weights: Any,
+    values: Any,
+    when: np.ndarray,
+    *,
+    rtol: float,
+    atol: float,
+    max_steps: int,
+    method: str,
+    events: dict[str, Event],
+) -> tuple[Any, Reduced, dict[str, np.ndarray]]:
+    """One stage, run by run."""
+    slope, jacobian, observed = _symbolic(stage.form, stage.blocked, frozenset(state.heads), state.fixed)
+    ends = np.unique([*when, stage.end])
+    runs = len(state.u[stage.form.vectors[0]])
+    tracks = np.empty((len(ends), 2 * len(state.u), runs))
+    found = {name: np.full(runs, np.nan) for name in events}
+    for r in range(runs):
+        one = jax.tree.map(lambda leaf, r=r: float(leaf[r]), state)
+        constants = [
+            *(number for x in one.u for number in (one.target[x], *one.heads.get(x, ()))),
+            *(weights[t][r] for t in stage.form.terms),
+            *(values[p][r] for p in stage.form.parameters),
+        ]
+        solution = solve_ivp(
+            _counting(slope, max_steps, method),
+            (stage.start, stage.end),
+            np.array([*one.u.values(), *one.v.values()]),
+            method=method,
+            t_eval=ends,
+            rtol=rtol,
+            atol=atol,
+            jac=lambda _t, y, *constants: np.array(jacobian(*y, *constants)),
+            events=[partial(_located, observed=observed, event=event) for event in events.values()] or None,
+            args=constants,
+        )
+        if not solution.success:
+            raise RuntimeError(f"scipy's {method} did not reach t={stage.end:g} in run {r}: {solution.message}")
+        tracks[:, :, r] = solution.y.T
+        for name, at in zip(events, solution.t_events or [], strict=False):
+            found[name][r] = at[0] if len(at) else np.nan
+    return tracks[: len(when)], state.at(jnp.asarray(tracks[-1])), found
+
+
+def _located(_t: float, y: Any, *constants: float, observed: Observed, event: Event) -> float:
+    """The value of an event; scipy looks for its change of sign."""
+    return event(dict(zip(observed.names, observed.function(*y, *constants), strict=True)))
+
+
+class Observed(NamedTuple):
+    """Names of the quantities that an event may ask for, and the function that computes them."""
+
+    names: list[str]
+    function: Callable[..., Any]
+
+
+@lru_cache
+def _symbolic(
+    form: Form, blocked: frozenset[tuple[str, str]], heads: frozenset[str], fixed: frozenset[str]
+) -> tuple[Callable[..., Any], Callable[..., Any], Observed]:
+    """The right-hand side, its Jacobian and the observable quantities as functions of numbers, from the symbolic
+    loss."""
+    planes, weights, parameters = symbols(form, heads)
+    values = terms(form, planes, weights)
+    inside: Any = {sp.Symbol(t, nonnegative=True): value for t, value in values.items()}
+    free = [planes[x].u for x in form.vectors] + [planes[x].v for x in form.vectors]
+    letters = [*form.vectors, *form.vectors]
+    expression = sp.sympify(form.loss(**{str(t): t for t in inside}, **parameters))
+    slope = [
+        sp.Integer(0)
+        if x in fixed
+        else -sp.Add(
+            *(
+                sp.diff(expression, t).subs(inside) * sp.diff(value, y)
+                for t, value in inside.items()
+                if (str(t), x) not in blocked
+            )
+        )
+        for x, y in zip(letters, free, strict=True)
+    ]
+    jacobian = [[sp.diff(row, y) for y in free] for row in slope]
+    seen = {
+        "loss": expression.subs(inside),
+        **{(f"loss_{t}" if t in form.mechanisms else t): value for t, value in values.items()},
+        **{f"overlap_{x}": planes[x].overlap for x in form.vectors},
+        **{f"residual_{x}": sp.sqrt(planes[x].residual_square) for x in form.vectors},
+    }
+    constants = [c for x in form.vectors for c in planes[x][2:] if isinstance(c, sp.Symbol)]
+    arguments = [*free, *constants, *weights.values(), *parameters.values()]
+    compiled = [sp.lambdify(arguments, value, "math", cse=True) for value in (slope, jacobian, list(seen.values()))]
+    return compiled[0], compiled[1], Observed(list(seen), compiled[2])
+
+
+def _counting(slope: Callable[..., Any], most: int, method: str) -> Callable[..., Any]:
+    """The right-hand side for scipy, until it was called more often than `most` steps of an integrator would."""
+    calls = 0
+
+    def counted(_t: float, y: Any, *constants: float) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 20 * most:
+            raise RuntimeError(
+                f"scipy's {method} took more than about max_steps={most} steps; raise max_steps, or rtol"
+            )
+        return slope(*y, *constants)
+
+    return counted

@@ -1,0 +1,396 @@
+"""A model: mechanisms and costs made of shared vectors, and the loss that they enter.
+
+A mechanism m made of the vectors x, y, ... learns a rank-one target tensor (* marks targets, x is the outer product),
+
+    L_m = w_m / 2 |x* x y* x ... - x x y x ...|^2,        w_m = 1 / (number of entries), the `mean` of the paper;
+
+a cost c made of the vectors x, y, ... is C_c = w_c / 2 |x x y x ...|^2. The loss of the model is any function of the
+L_m, the C_c and named parameters that is written with the operators + - * / ** alone. That function is the one place
+where the loss stands: fed with JAX arrays it is simulated, fed with sympy symbols it is derived from.
+
+This module knows no dynamics. Sources of the presets: Singh et al. 2025 (arXiv 2503.05631), section 6, and Singh et
+al. 2024 (arXiv 2404.07129).
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+import sympy as sp
+
+Value = TypeVar("Value")
+
+RESERVED = {"loss", "time", "step", "vector", "overlap", "residual", "target_norm", "seed", "stopped"}
+
+
+class FrozenDict(Mapping[str, Value]):
+    """A mapping with a hash; equal to another one that has the same items in the same order."""
+
+    def __init__(self, items: Mapping[str, Value] | None = None):
+        self._items = dict(items or {})
+
+    def __getitem__(self, key: str) -> Value:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items.items()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mapping) and list(self.items()) == list(other.items())
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+
+@dataclass(frozen=True)
+class Balance:
+    """A combination of squared norms, sum_x k_x |x|^2, and the rate at which gradient flow changes it (0:
+    conserved)."""
+
+    coefficients: FrozenDict[int]
+    rate: sp.Expr
+
+    @property
+    def quantity(self) -> sp.Expr:
+        """The combination as a sympy expression of the norms |x|, |y|, ..."""
+        return sp.Add(*(k * sp.Symbol(f"|{x}|") ** 2 for x, k in self.coefficients.items()))
+
+    @property
+    def conserved(self) -> bool:
+        return self.rate == 0
+
+    def __str__(self) -> str:
+        return f"d/dt({self.quantity}) = {self.rate}"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Mechanisms and costs of shared vectors, and a loss of them.
+
+    mechanisms, costs
+        name -> the letters of its vectors, such as {"icl": "abc", "ciwl": "dbc"} and {"cost": "ad"}.
+    loss
+        a function with one argument for each mechanism and cost (by name) and keyword-only parameters, written with
+        operators only: `lambda icl, ciwl, cost, *, alpha=0.1: icl * ciwl + alpha * cost`.
+    dims
+        letter -> number of entries of that vector.
+    parameters
+        name -> value, each >= 0; what is not given here is the default in the signature of the loss.
+    weights
+        term -> w, > 0; by default 1 / (number of entries of the term's tensor).
+    target_norms
+        letter -> |x*|, > 0, for starts that draw no target; by default sqrt(dims), the root mean square of a standard
+        normal target.
+
+    Two models are equal when they have the same vectors, numbers and symbolic loss. Raises ValueError, naming the
+    argument, for whatever is not as above.
+    """
+
+    mechanisms: Mapping[str, str]
+    loss: Callable[..., Any]
+    dims: Mapping[str, int]
+    costs: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    target_norms: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self):
+        terms = {**self.mechanisms, **self.costs}
+        _check_terms(self.mechanisms, self.costs)
+        _check_dims(self.dims, set("".join(terms.values())))
+        defaults = _parameters_of(self.loss, terms)
+        unknown = set(self.parameters) - set(defaults)
+        if unknown:
+            raise ValueError(f"unknown parameter {sorted(unknown)[0]!r}: the loss has {sorted(defaults) or 'none'}")
+        parameters = {p: _checked(p, self.parameters.get(p, default)) for p, default in defaults.items()}
+        weights = {t: self.weights.get(t, 1 / math.prod(self.dims[x] for x in xs)) for t, xs in terms.items()}
+        norms = {x: self.target_norms.get(x, math.sqrt(n)) for x, n in self.dims.items()}
+        for what, given, allowed in (
+            ("weights", self.weights, weights),
+            ("target_norms", self.target_norms, norms),
+        ):
+            for name, value in given.items():
+                if name not in allowed:
+                    raise ValueError(f"{what} has the unknown name {name!r}; allowed are {sorted(allowed)}")
+                if not (math.isfinite(value) and value > 0):
+                    raise ValueError(f"{what}[{name!r}] must be > 0 and finite, got {value}")
+        frozen = dict(
+            mechanisms=self.mechanisms,
+            costs=self.costs,
+            dims={x: int(n) for x, n in self.dims.items()},
+            parameters=parameters,
+            weights=weights,
+            target_norms=norms,
+        )
+        for name, value in frozen.items():
+            object.__setattr__(self, name, FrozenDict(value))
+        _ = self.expression  # a loss that is not made of operators fails here, not in the middle of a run
+
+    @property
+    def terms(self) -> FrozenDict[str]:
+        """Mechanisms and costs together: name -> letters of the vectors."""
+        return FrozenDict({**self.mechanisms, **self.costs})
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """The letters of all vectors, in the order of `dims` (the order in which random starts are drawn)."""
+        return tuple(self.dims)
+
+    @cached_property
+    def expression(self) -> sp.Expr:
+        """The loss as a sympy expression of one symbol for each term and parameter."""
+        try:
+            loss = self.loss(
+                **{t: sp.Symbol(t, nonnegative=True) for t in self.terms},
+                **{p: sp.Symbol(p, nonnegative=True) for p in self.parameters},
+            )
+            return sp.sympify(loss, strict=True)
+        except (TypeError, AttributeError, sp.SympifyError) as error:
+            raise ValueError(
+                f"loss must use the operators + - * / ** on its arguments and nothing else: {error}"
+            ) from None
+
+    @cached_property
+    def form(self) -> Form:
+        """What is left when every number but those in the loss itself is taken away."""
+        return Form(FrozenDict(self.mechanisms), FrozenDict(self.costs), self.expression, self.loss, self.vectors)
+
+    @property
+    def _key(self) -> tuple:
+        return (self.form, self.dims, frozenset(self.parameters.items()), self.weights, self.target_norms)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Model) and self._key == other._key
+
+    def with_parameters(self, **parameters: float) -> Model:
+        """The same model with other values of the named parameters."""
+        return replace(self, parameters={**self.parameters, **parameters})
+
+    def conserved(self) -> list[Balance]:
+        """Conserved and balanced combinations of squared norms under gradient flow, found from the terms alone.
+
+        A term t that holds x n_tx times contributes -2 dL/dt n_tx g_t to d|x|^2/dt with the same g_t for all of its
+        vectors (`derivations/reduction.py`), and g_t = 2 t for a cost. So k is conserved when it is orthogonal to the
+        rows n_t of all terms that the loss depends on, and balanced, with a rate that only the costs make, when it is
+        orthogonal to those of the mechanisms. Conserved combinations come first.
+        """
+        slopes = {t: sp.diff(self.expression, sp.Symbol(t, nonnegative=True)) for t in self.terms}
+        counts = {t: [Counter(xs)[x] for x in self.vectors] for t, xs in self.terms.items() if slopes[t] != 0}
+        of_mechanisms = [counts[t] for t in self.mechanisms if t in counts]
+        found: list[sp.Matrix] = []
+        for rows in (list(counts.values()), of_mechanisms):
+            for k in _nullspace(rows, len(self.vectors)):
+                if sp.Matrix.hstack(*found, k).rank() > len(found):
+                    found.append(k)
+        balances = []
+        for k in found:
+            rates = [
+                -4 * slopes[c] * sp.Symbol(c, nonnegative=True) * sp.Matrix([counts[c]]).dot(k)
+                for c in self.costs
+                if c in counts
+            ]
+            nonzero = {x: int(k_x[0]) for x, k_x in zip(self.vectors, k.tolist(), strict=True) if k_x != [0]}
+            balances.append(Balance(FrozenDict(nonzero), sp.Add(*rates)))
+        return balances
+
+    def latex(self) -> str:
+        """The loss and its terms as LaTeX, one line each, as the paper writes them."""
+        names = {sp.Symbol(t, nonnegative=True): rf"L_{{\mathrm{{{t}}}}}" for t in self.mechanisms}
+        names |= {sp.Symbol(c, nonnegative=True): rf"C_{{\mathrm{{{c}}}}}" for c in self.costs}
+        lines = [f"L &= {sp.latex(self.expression, symbol_names=names)}"]
+        for t, xs in self.terms.items():
+            product = r" \otimes ".join(xs)
+            target = r" \otimes ".join(f"{x}^*" for x in xs)
+            symbol = names[sp.Symbol(t, nonnegative=True)]
+            inside = f"({target} - {product})^2" if t in self.mechanisms else f"({product})^2"
+            lines.append(rf"{symbol} &= \tfrac12\,\mathrm{{mean}}\,[{inside}]")
+        return r"\begin{aligned}" + " \\\\\n".join(lines) + r"\end{aligned}"
+
+    def _repr_latex_(self) -> str:
+        return f"${self.latex()}$"
+
+    def __repr__(self) -> str:
+        lines = [f"L = {self.expression}"]
+        for t, xs in self.terms.items():
+            product = " x ".join(xs)
+            inside = f"({' x '.join(f'{x}*' for x in xs)} - {product})^2" if t in self.mechanisms else f"({product})^2"
+            lines.append(f"{t} = 1/2 mean[{inside}]")
+        numbers = ", ".join(f"{name} = {value:g}" for name, value in self.parameters.items())
+        sizes = ", ".join(f"{x}: {n}" for x, n in self.dims.items())
+        return "Model(" + "\n      ".join([*lines, *([numbers] if numbers else []), f"dimensions {sizes}"]) + ")"
+
+    def to_json(self) -> str:
+        """Everything that defines the model; `Model.from_json` reads it back."""
+        parts = {name: dict(getattr(self, name)) for name in _PARTS}
+        parts["parameters"] = {p: self.parameters[p] for p in self.form.parameters}
+        return json.dumps({"loss": str(self.expression), **parts})
+
+    @classmethod
+    def from_json(cls, text: str) -> Model:
+        """The model that `to_json` wrote (equal to it)."""
+        return cls.from_expression(**json.loads(text))
+
+    @classmethod
+    def from_expression(cls, loss: str, mechanisms: Mapping[str, str], dims: Mapping[str, int], **others: Any) -> Model:
+        """A model whose loss is text, such as "(icl + mu) * ciwl + alpha * cost".
+
+        Every name in it that is no mechanism or cost is a parameter and needs a value in `parameters`.
+        """
+        return cls(mechanisms, _loss_of(loss, {*mechanisms, *others.get("costs", {})}), dims, **others)
+
+
+_PARTS = ("mechanisms", "costs", "dims", "parameters", "weights", "target_norms")
+
+
+@dataclass(frozen=True)
+class Form:
+    """The terms and the loss of a model without its numbers: what a compiled simulation depends on."""
+
+    mechanisms: FrozenDict[str]
+    costs: FrozenDict[str]
+    expression: sp.Expr
+    loss: Callable[..., Any] = field(compare=False)
+    vectors: tuple[str, ...]
+
+    @property
+    def terms(self) -> dict[str, str]:
+        return {**self.mechanisms, **self.costs}
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names of the parameters that the loss depends on, sorted."""
+        return sorted({str(symbol) for symbol in self.expression.free_symbols} - set(self.terms))
+
+
+def coopetition(
+    alpha: float = 0.1, mu_icl: float = 0.1, mu_ciwl: float = 0.0, dims: tuple[int, int, int, int] = (20, 20, 20, 160)
+) -> Model:
+    """The paper's minimal model, L = (L_icl + mu_icl)(L_ciwl + mu_ciwl) + alpha C (section 6).
+
+    b and c are the sub-circuit that in-context learning (with a) and context-constrained in-weights learning (with d)
+    share; `dims` are the numbers of entries of a, b, c, d.
+
+    >>> print(*coopetition().conserved(), sep="\\n")
+    d/dt(|b|**2 - |c|**2) = 0
+    d/dt(|a|**2 - |b|**2 + |d|**2) = -8*alpha*cost
+    """
+    return Model(
+        mechanisms={"icl": "abc", "ciwl": "dbc"},
+        costs={"cost": "ad"},
+        loss=_coopetition_loss,
+        dims=dict(zip("abcd", dims, strict=True)),
+        parameters={"mu_icl": mu_icl, "mu_ciwl": mu_ciwl, "alpha": alpha},
+    )
+
+
+def _coopetition_loss(icl, ciwl, cost, *, mu_icl, mu_ciwl, alpha):
+    return (icl + mu_icl) * (ciwl + mu_ciwl) + alpha * cost
+
+
+def induction(dims: tuple[int, int, int] = (20, 20, 20)) -> Model:
+    """One mechanism of three vectors, the toy model of an induction head (arXiv 2404.07129)."""
+    return Model(mechanisms={"icl": "abc"}, loss=_induction_loss, dims=dict(zip("abc", dims, strict=True)))
+
+
+def _induction_loss(icl):
+    return icl
+
+
+def _checked(name: str, value: float | None) -> float:
+    """The value of a parameter; raises ValueError unless it is a finite number >= 0."""
+    if not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must be >= 0, got {value}")
+    return float(value)
+
+
+def _nullspace(rows: list[list[int]], columns: int) -> list[sp.Matrix]:
+    """Integer basis of the vectors orthogonal to all rows, each with a positive first entry."""
+    basis = []
+    for k in sp.Matrix(len(rows), columns, lambda i, j: rows[i][j]).nullspace():
+        k = k * sp.ilcm(*(entry.q for entry in k))
+        basis.append(k if next(entry for entry in k if entry) > 0 else -k)
+    return basis
+
+
+def _check_terms(mechanisms: Mapping[str, str], costs: Mapping[str, str]) -> None:
+    if not mechanisms:
+        raise ValueError("mechanisms must name at least one mechanism, such as {'icl': 'abc'}")
+    for what, terms in (("mechanisms", mechanisms), ("costs", costs)):
+        for name, letters in terms.items():
+            if not name.isidentifier() or name in RESERVED:
+                raise ValueError(f"{what}: {name!r} cannot be a name; use an identifier other than {sorted(RESERVED)}")
+            if not (isinstance(letters, str) and letters.isascii() and letters.isalpha()):
+                raise ValueError(
+                    f"{what}[{name!r}] must be letters, one for each vector, such as 'abc', got {letters!r}"
+                )
+    if both := set(mechanisms) & set(costs):
+        raise ValueError(f"{sorted(both)[0]!r} is both a mechanism and a cost")
+
+
+def _check_dims(dims: Mapping[str, int], used: set[str]) -> None:
+    for x, n in dims.items():
+        if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
+            raise ValueError(f"dims[{x!r}] must be a whole number >= 1, got {n!r}")
+    if set(dims) != used:
+        raise ValueError(f"dims must have one entry for each vector, {sorted(used)}, got {sorted(dims)}")
+
+
+def _parameters_of(loss: Callable[..., Any], terms: Mapping[str, str]) -> dict[str, float | None]:
+    """The keyword-only arguments of the loss and their defaults, once its other arguments are seen to be the terms."""
+    if not callable(loss):
+        raise ValueError(
+            f"loss must be a function of the terms {sorted(terms)}, got {loss!r}; for text use Model.from_expression"
+        )
+    arguments = inspect.signature(loss).parameters.values()
+    keywords = [p for p in arguments if p.kind is p.KEYWORD_ONLY]
+    named = {p.name for p in arguments} - {p.name for p in keywords}
+    if named != set(terms):
+        raise ValueError(
+            f"loss must take one argument for each mechanism and cost, {sorted(terms)}, got {sorted(named)}"
+        )
+    return {p.name: None if p.default is p.empty else p.default for p in keywords}
+
+
+def _loss_of(text: str, terms: set[str]) -> Callable[..., Any]:
+    """The function that the text of an expression stands for; nothing but names, numbers and operators is let in."""
+    allowed = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Name, ast.Load, ast.Constant, ast.operator, ast.unaryop)
+    try:
+        tree = ast.parse(text, mode="eval")
+    except (SyntaxError, TypeError) as error:
+        raise ValueError(f"loss is not an expression: {text!r} ({error})") from None
+    for node in ast.walk(tree):
+        number = not isinstance(node, ast.Constant) or isinstance(node.value, (int, float))
+        if not (isinstance(node, allowed) and number):
+            raise ValueError(f"loss may hold names, numbers and + - * / ** only, got {ast.unparse(node)!r} in {text!r}")
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    code = compile(tree, "<loss>", "eval")
+
+    def loss(**values):
+        return eval(code, {"__builtins__": {}}, values)
+
+    kinds = inspect.Parameter
+    loss.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [kinds(t, kinds.POSITIONAL_OR_KEYWORD) for t in sorted(terms)]
+        + [kinds(p, kinds.KEYWORD_ONLY) for p in sorted(names - terms)]
+    )
+    return loss

@@ -1,0 +1,135 @@
+"""One style, one colour for each strategy, and how a figure is finished.
+
+A figure script draws with matplotlib, asserts what its caption claims, and ends with `finish(__file__, figure,
+caption)`, which writes NAME.pdf, NAME.svg, NAME.png and the caption NAME.md to the folder `out` beside the script,
+the same bytes for the same input, and NAME.d, the make dependencies: every module of the project that the script
+imported, and the style.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+STYLE = Path(__file__).with_name("toymodel.mplstyle")
+
+# Okabe and Ito's colours, distinct for the colour-blind and in print
+COLOURS = {
+    "icl": "#0072B2",
+    "ciwl": "#D55E00",
+    "iwl": "#CC79A7",
+    "loss": "#000000",
+    "cost": "#7F7F7F",
+    "shared": "#009E73",
+    "other": "#E69F00",
+    "light": "#56B4E9",
+}
+NAMES = {
+    "icl": "ICL",
+    "ciwl": "CIWL",
+    "iwl": "pure IWL",
+    "loss": "total loss",
+    "cost": "competition",
+}
+VECTORS = {"a": COLOURS["icl"], "b": COLOURS["shared"], "c": "#6FCBAE", "d": COLOURS["ciwl"], "e": COLOURS["light"]}
+
+
+def new(rows: int = 1, columns: int = 1, width: float = 7.0, height: float = 3.0, **others: Any) -> tuple[Figure, Any]:
+    """A figure in the project's style and its axes, as matplotlib's subplots; width and height in inches."""
+    plt.style.use(STYLE)
+    return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **others)
+
+
+def losses(axes: Axes, run: xr.Dataset, *names: str, **style: Any) -> None:
+    """The losses of one run against time: by default the total and each mechanism."""
+    mechanisms = [str(n) for n in run.data_vars if str(n).startswith("loss_")]
+    for name in names or ("loss", *mechanisms):
+        key = name.removeprefix("loss_")
+        axes.plot(
+            run["time"],
+            run[name],
+            **{"color": COLOURS.get(key, COLOURS["other"]), "label": NAMES.get(key, key), **style},
+        )
+    axes.set_xlabel("time (steps x step size)")
+    axes.set_ylabel("loss")
+
+
+def log_time(axes: Axes, start: float = 1.0) -> None:
+    """A logarithmic axis of time that begins at `start`."""
+    axes.set_xscale("log")
+    axes.set_xlim(left=start)
+
+
+def panel_letters(axes: Any) -> None:
+    """a, b, c, ... at the upper left corner of each panel."""
+    for letter, panel in zip("abcdefghijklmnopqrstuvwxyz", axes, strict=False):
+        panel.text(-0.02, 1.04, letter, transform=panel.transAxes, fontweight="bold", ha="right", va="bottom")
+
+
+def finish(script: str, figure: Figure, caption: str) -> Path:
+    """Writes the figure of a script in three formats, its caption and its dependencies; returns the path of the PNG."""
+    source = Path(script).resolve()
+    folder = source.parent / "out"
+    folder.mkdir(exist_ok=True)
+    name = source.stem
+    dateless: dict[str, Any] = {
+        "pdf": {"CreationDate": None, "ModDate": None},
+        "svg": {"Date": None},
+        "png": {"Software": None},
+    }
+    for kind, metadata in dateless.items():
+        _write(
+            folder / f"{name}.{kind}",
+            lambda whole, kind=kind, metadata=metadata: figure.savefig(whole, format=kind, metadata=metadata),
+        )
+    plt.close(figure)
+    text = " ".join(caption.split())
+    _write(folder / f"{name}.md", lambda whole: whole.write_text(f"![{name}]({name}.png)\n\n{text}\n"))
+    needed = dependencies(source)
+    products = " ".join(f"figures/out/{name}.{kind}" for kind in (*dateless, "md"))
+    lines = [f"{products}: {' '.join(needed)}", *(f"{path}:" for path in needed)]
+    _write(folder / f"{name}.d", lambda whole: whole.write_text("\n\n".join(lines) + "\n"))
+    return folder / f"{name}.png"
+
+
+def dependencies(source: Path) -> list[str]:
+    """The files of the project that the running script has imported or opened through `uses`, relative to its root."""
+    root = source.parent.parent
+    files = {source, STYLE, *_used}
+    files |= {Path(name).resolve() for m in list(sys.modules.values()) if (name := getattr(m, "__file__", None))}
+    inside = [path for path in files if path.is_relative_to(root) and not path.is_relative_to(root / ".venv")]
+    return sorted(
+        str(path.relative_to(root))
+        for path in inside
+        if path.suffix in (".py", ".mplstyle", ".nc", ".csv", ".npz", ".toml")
+    )
+
+
+_used: set[Path] = set()
+
+
+def uses(path: str | os.PathLike[str]) -> Path:
+    """The path, noted as a dependency of the figure that is being made (for data files)."""
+    _used.add(Path(path).resolve())
+    return Path(path)
+
+
+def _write(path: Path, write: Any) -> None:
+    """Writes under a temporary name, then renames."""
+    whole = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(whole)
+        os.replace(whole, path)
+    finally:
+        whole.unlink(missing_ok=True)

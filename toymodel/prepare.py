@@ -1,0 +1,166 @@
+"""From labelled inputs to arrays: what every integrator does before its first step.
+
+`Problem` holds a model, the batch of its runs, the initial state and the interventions, cut into `Stage`s in which
+nothing is switched. An integrator only has to carry a state through one stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from toymodel.interventions import Intervention, segments
+from toymodel.labels import Batch, as_labelled, check_values
+from toymodel.model import Form, FrozenDict, Model
+from toymodel.reduction import reduced_loss, terms
+from toymodel.start import check_start
+from toymodel.state import Gram, Reduced
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of time with everything that holds in it; parameters are as given."""
+
+    start: float
+    end: float
+    form: Form
+    parameters: dict[str, Any]
+    blocked: frozenset[tuple[str, str]]
+    active: tuple[Intervention, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Labelled inputs of a simulation, checked and brought to one axis of runs."""
+
+    model: Model
+    batch: Batch
+    parameters: dict[str, Any]
+    weights: dict[str, Any]
+    interventions: tuple[Intervention, ...]
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        labelled: Sequence[xr.DataArray],
+        interventions: Sequence[Intervention],
+        weights: Mapping[str, Any] | None,
+        parameters: Mapping[str, Any],
+    ) -> Problem:
+        """Checks the arguments against the model; `labelled` is what the start brings of dimensions."""
+        given = {p: as_labelled(p, value) for p, value in parameters.items()}
+        of_loss = {p for act in interventions if isinstance(act, Intervention) for p in act.changed(model).parameters}
+        for p, value in given.items():
+            if p not in model.parameters and p not in of_loss:
+                raise ValueError(f"unknown parameter {p!r}; the loss has {sorted(model.parameters) or 'none'}")
+            check_values(p, value)
+        weighed = {t: as_labelled(t, value) for t, value in {**model.weights, **(weights or {})}.items()}
+        for t, value in weighed.items():
+            if t not in model.terms:
+                raise ValueError(f"weights has the unknown name {t!r}; allowed are {list(model.terms)}")
+            check_values(f"weights[{t!r}]", value, np.nextafter(0, 1))
+        for act in interventions:
+            if isinstance(act, Intervention):
+                act.check(model)
+        values = [*given.values(), *weighed.values(), *(v for act in interventions for v in act.labelled())]
+        batch = Batch.of([*labelled, *(v for v in values if isinstance(v, xr.DataArray))])
+        parameters = {**model.parameters, **given}
+        return cls(model, batch, parameters, weighed, tuple(interventions))
+
+    def block(self, runs: slice) -> Problem:
+        """The same problem for some of its runs."""
+        return replace(self, batch=replace(self.batch, block=runs))
+
+    def stages(self, end: float) -> Iterator[Stage]:
+        """The stages from time 0 to `end`, in order."""
+        for segment in segments(self.interventions, end):
+            model, values, blocked = self.model, dict(self.parameters), frozenset()
+            for act in segment.active:
+                model = act.changed(model)
+                values |= act.parameters()
+                blocked |= act.blocked(model)
+            values = {p: values.get(p, default) for p, default in model.parameters.items()}
+            yield Stage(segment.start, segment.end, model.form, values, blocked, segment.active)
+
+    def steps(self, steps: int, lr: float) -> list[tuple[Stage, int, int]]:
+        """The stages of a descent with the numbers of the steps at which they begin and end."""
+        found = []
+        for stage in self.stages(steps * lr):
+            times = (stage.start, stage.end)
+            begin, end = (round(t / lr) for t in times)
+            if any(abs(n * lr - t) > 1e-9 * max(t, 1) for n, t in zip((begin, end), times, strict=True)):
+                raise ValueError(f"the times of interventions must be multiples of lr={lr:g}, got {times}")
+            found.append((stage, begin, end))
+        return found
+
+    def begin(self, stage: Stage, state: Any) -> Any:
+        """The state with which a stage starts, from that at the end of the one before."""
+        for x in self.model.vectors:
+            state = state.free(x)
+        for act in stage.active:
+            state = act.begin(state, self.batch)
+        return state
+
+    def reduced(self, start: xr.Dataset) -> Reduced:
+        """The start as a state; call it where float64 is enabled."""
+
+        def by_vector(name: str, vectors: Sequence[str]) -> dict[str, jax.Array]:
+            return {x: jnp.asarray(self.batch.flat(start[name].sel(vector=x, drop=True))) for x in vectors}
+
+        entries: dict[str, int] = {}
+        if "head_entries" in start:
+            entries = {x: int(start["head_entries"].sel(vector=x)) for x in self.model.vectors}
+            entries = {x: k for x, k in entries.items() if k > 0}
+        inner = [by_vector(name, list(entries)) for name in ("head_ee", "head_ew", "head_ww")] if entries else []
+        return Reduced(
+            *(by_vector(name, self.model.vectors) for name in ("overlap", "residual", "target_norm")),
+            grams={x: Gram(*(part[x] for part in inner)) for x in entries},
+            entries=FrozenDict(entries),
+        )
+
+
+def problem_of_start(
+    model: Model,
+    start: xr.Dataset,
+    interventions: Sequence[Intervention],
+    weights: Mapping[str, Any] | None,
+    parameters: Mapping[str, Any],
+) -> Problem:
+    """The problem of a reduced start."""
+    check_start(model, start)
+    labelled = [start[name].isel(vector=0, drop=True) for name in ("overlap", "residual", "target_norm")]
+    return Problem.of(model, labelled, interventions, weights, parameters)
+
+
+def loss_of(
+    stage_form: Form, blocked: frozenset[tuple[str, str]], state: Reduced, weights: Any, parameters: Any
+) -> Any:
+    """The reduced loss of each run, shape (runs,); blocked pairs (term, vector) let no gradient through."""
+    if not blocked:
+        return reduced_loss(stage_form, {x: state.plane(x) for x in stage_form.vectors}, weights, parameters)
+
+    def seen(term: str, x: str, plane: Any) -> Any:
+        return jax.lax.stop_gradient(plane) if (term, x) in blocked else plane
+
+    planes = {x: state.plane(x) for x in stage_form.vectors}
+    return stage_form.loss(**terms(stage_form, planes, weights, seen), **parameters)
+
+
+def loss_and_slope(
+    stage_form: Form, blocked: frozenset[tuple[str, str]], state: Reduced, weights: Any, parameters: Any
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The loss of each run and its gradient in u and in v for the vectors that are free to move."""
+    moving = [x for x in stage_form.vectors if x not in state.fixed]
+
+    def loss(u, v):
+        return loss_of(stage_form, blocked, replace(state, u={**state.u, **u}, v={**state.v, **v}), weights, parameters)
+
+    value, pull = jax.vjp(loss, {x: state.u[x] for x in moving}, {x: state.v[x] for x in moving})
+    return value, *pull(jnp.ones_like(value))

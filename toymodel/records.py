@@ -1,0 +1,160 @@
+"""Records of runs: labelled, with what made them, saved and loaded.
+
+A record is an xarray.Dataset along the dimensions of the batch and `time` (= step x step size): `loss` (the one
+descended at that time), `loss_<mechanism>`, every cost by its name, `overlap` and `residual` along `vector`; without
+time, `target_norm` and `unlearned_<mechanism>`, the loss of a mechanism that has learned nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from toymodel.model import Model
+from toymodel.prepare import Problem
+from toymodel.reduction import Plane, unlearned_loss
+
+FORMAT = 1
+
+
+def record(
+    problem: Problem,
+    times: np.ndarray,
+    steps: np.ndarray | None,
+    losses: dict[str, np.ndarray],
+    planes: dict[str, Any],
+    attrs: dict[str, Any],
+) -> xr.Dataset:
+    """The dataset of a simulation.
+
+    losses: name -> (time, run); planes: name of the quantity -> (time, run, vector) for overlap and residual and
+    (run, vector) for target_norm.
+    """
+    batch, model = problem.batch, problem.model
+    order = ["loss", *(f"loss_{m}" for m in model.mechanisms), *model.costs]
+    variables = {name: batch.labelled(np.moveaxis(losses[name], 0, 1), "time") for name in order}
+    for name in ("overlap", "residual"):
+        variables[name] = batch.labelled(np.moveaxis(planes[name], 0, 1), "time", "vector")
+    norms = planes["target_norm"]
+    variables["target_norm"] = batch.labelled(norms, "vector")
+    target = {x: Plane(0, 0, norms[:, i]) for i, x in enumerate(model.vectors)}
+    for m, letters in model.mechanisms.items():
+        level = unlearned_loss([target[x] for x in letters], batch.flat(problem.weights[m]))
+        variables[f"unlearned_{m}"] = batch.labelled(level)
+    runs = xr.Dataset(variables).assign_coords(time=times, vector=list(model.vectors))
+    runs["time"].attrs["units"] = "steps x step size"
+    if steps is not None:
+        runs = runs.assign_coords(step=("time", steps))
+    swept = {
+        p: value for p, value in problem.parameters.items() if isinstance(value, xr.DataArray) and p not in runs.coords
+    }
+    runs = runs.assign_coords(swept)
+    runs.attrs = {**attrs, **_origin(problem)}
+    return runs
+
+
+def _origin(problem: Problem) -> dict[str, Any]:
+    parameters = {p: v if not isinstance(v, xr.DataArray) else "swept" for p, v in problem.parameters.items()}
+    return {
+        "model": problem.model.to_json(),
+        "parameters": json.dumps(parameters),
+        "interventions": "; ".join(map(_described, problem.interventions)),
+        "toymodel_format": FORMAT,
+        "toymodel_version": _version("toymodel"),
+        "toymodel_commit": _commit(),
+        "jax_version": jax.__version__,
+        "numpy_version": np.__version__,
+    }
+
+
+def _described(act: Any) -> str:
+    """One line for an intervention; the values of a labelled argument are named by their dimensions only."""
+    parts = []
+    for name, value in vars(act).items():
+        if isinstance(value, (xr.DataArray, xr.Dataset)):
+            value = f"<{', '.join(f'{d}: {n}' for d, n in value.sizes.items())}>"
+        elif callable(value):
+            value = "<function>"
+        if value not in (None, float("inf")):
+            parts.append(f"{name.lstrip('_')}={value}")
+    return f"{type(act).__name__}({', '.join(parts)})"
+
+
+def model_of(runs: xr.Dataset) -> Model:
+    """The model of a record."""
+    return Model.from_json(runs.attrs["model"])
+
+
+def save(runs: xr.Dataset, path: str | os.PathLike[str]) -> Path:
+    """Writes a record to a NetCDF file (`.nc`), under a temporary name first: a file is there whole or not at all.
+
+    Raises ValueError for another ending, OSError where it cannot be written.
+    """
+    path = _netcdf(path)
+    whole = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        runs.to_netcdf(whole, engine="h5netcdf", invalid_netcdf=False)
+        os.replace(whole, path)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        whole.unlink(missing_ok=True)
+    return path
+
+
+def load(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Reads a record that `save` wrote.
+
+    Raises FileNotFoundError, and ValueError for a file that is truncated, is no record, or has another format version.
+    """
+    path = _netcdf(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as file:
+            runs = file.load()
+    except Exception as error:
+        raise ValueError(f"{path} is damaged or no NetCDF file: {error}") from None
+    found = runs.attrs.get("toymodel_format")
+    if found is None:
+        raise ValueError(f"{path} is not a record of toymodel (it has no toymodel_format)")
+    if int(found) != FORMAT:
+        raise ValueError(f"{path} has format {found}, this version of toymodel reads format {FORMAT}")
+    return runs
+
+
+@cache
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@cache
+def _commit() -> str:
+    """The commit of the working tree that this module lies in, "unknown" outside of one."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return found.stdout.strip() or "unknown"
+
+
+def _netcdf(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    if path.suffix != ".nc":
+        raise ValueError(f"a record is saved as NetCDF, with a name that ends in .nc, got {path.name!r}")
+    return path

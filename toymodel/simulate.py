@@ -1,0 +1,235 @@
+"""Gradient descent on the reduced loss: exact, and thousands of runs at a time.
+
+    u <- u - lr dL/du,    v <- v - lr dL/dv        for every vector that is free to move
+
+is what gradient descent with the step size lr does to all entries of the vectors (`derivations/reduction.py`). Runs are
+laid out as a structure of arrays (one array of runs for each coordinate), stepped by one compiled loop, in blocks
+of runs that fit into the cache, one thread for each core.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float
+from tqdm import tqdm
+
+from toymodel.interventions import Intervention
+from toymodel.model import Form, Model
+from toymodel.prepare import Problem, Stage, loss_and_slope, problem_of_start
+from toymodel.records import record
+from toymodel.reduction import quantities
+from toymodel.state import PerRun, Reduced
+
+RUNS_AT_ONCE = 1024  # coordinates, gradients and constants of so many runs stay in the second-level cache
+LONG = 4e7  # run-steps after which a run shows its progress (about two seconds)
+
+
+def descend(
+    model: Model,
+    start: xr.Dataset,
+    steps: int,
+    *,
+    lr: float = 1.0,
+    every: int = 1,
+    stop_below: float | None = None,
+    interventions: Sequence[Intervention] = (),
+    weights: dict[str, Any] | None = None,
+    progress: bool | None = None,
+    **parameters: Any,
+) -> xr.Dataset:
+    """Gradient descent from a start, in float64.
+
+    steps, lr: number of steps and step size; time = steps x lr. every: record each so many steps (and the last one).
+    stop_below: also find, at every step, the first time at which the loss is below this (variable `stopped`, NaN where
+    it never is); a batch goes on for all of its runs. interventions: what is done to the runs, and when; their times
+    must be multiples of lr. weights: term -> w where it differs from the model's. parameters: other values than the
+    model's. Parameters and weights may be numbers, lists (a new dimension of the parameter's name) or DataArrays.
+
+    Returns a record (`toymodel.records`). Raises ValueError for an argument out of range and FloatingPointError where
+    the loss of a run diverges (a smaller lr helps).
+    """
+    for name, value in (("steps", steps), ("every", every)):
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+    if not (np.isfinite(lr) and lr > 0):
+        raise ValueError(f"lr must be > 0 and finite, got {lr}")
+    if stop_below is not None and not stop_below > 0:
+        raise ValueError(f"stop_below must be > 0, got {stop_below}")
+    problem = problem_of_start(model, start, interventions, weights, parameters)
+    with jax.enable_x64(True):
+        run = _run(problem, start, int(steps), float(lr), int(every), stop_below, progress)
+    attrs = {"integrator": "descent", "steps": steps, "lr": lr, "every": every, **start.attrs}
+    runs = record(problem, run.steps * lr, run.steps, run.losses, run.planes, attrs)
+    if stop_below is not None:
+        runs["stopped"] = problem.batch.labelled(run.stopped * lr)
+        runs["stopped"].attrs["threshold"] = stop_below
+    if not np.isfinite(runs["loss"].values[..., -1]).all():
+        raise FloatingPointError(
+            f"the loss of {int((~np.isfinite(runs['loss'][..., -1])).sum())} runs diverges at lr={lr}; use a smaller lr"
+        )
+    return runs
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    steps: np.ndarray
+    losses: dict[str, np.ndarray]  # name -> (time, run)
+    planes: dict[str, np.ndarray]  # overlap, residual -> (time, run, vector), target_norm -> (run, vector)
+    stopped: np.ndarray  # (run,)
+
+
+def _run(
+    problem: Problem,
+    start: xr.Dataset,
+    steps: int,
+    lr: float,
+    every: int,
+    stop_below: float | None,
+    progress: bool | None,
+) -> _Recorded:
+    """All stages for all blocks of runs."""
+    stages = problem.steps(steps, lr)
+    runs, chunk = problem.batch.runs, _chunk(problem.batch.runs)
+    show = runs * steps > LONG if progress is None else progress
+    blocks = [slice(i, min(i + chunk, runs)) for i in range(0, runs, chunk)]
+    with tqdm(total=runs * steps, unit="step", unit_scale=True, desc="descend", disable=None if show else True) as bar:
+
+        def one(runs: slice) -> _Recorded:
+            with jax.enable_x64(True):
+                return _run_block(problem.block(runs), start, stages, lr, every, stop_below, bar)
+
+        if len(blocks) == 1:
+            return one(blocks[0])
+        with ThreadPoolExecutor(min(len(blocks), os.cpu_count() or 1)) as pool:
+            done = list(pool.map(one, blocks))
+    return _Recorded(
+        done[0].steps,
+        {name: np.concatenate([part.losses[name] for part in done], -1) for name in done[0].losses},
+        {name: np.concatenate([part.planes[name] for part in done], -2) for name in done[0].planes},
+        np.concatenate([part.stopped for part in done]),
+    )
+
+
+def _chunk(runs: int) -> int:
+    """Runs in a block: all cores busy, blocks of nearly equal size."""
+    cores = os.cpu_count() or 1
+    if runs <= 128 * cores:
+        return runs
+    blocks = cores * -(-runs // (RUNS_AT_ONCE * cores))
+    return -(-runs // blocks)
+
+
+def _run_block(
+    problem: Problem,
+    start: xr.Dataset,
+    stages: list[tuple[Stage, int, int]],
+    lr: float,
+    every: int,
+    stop_below: float | None,
+    bar: tqdm,
+) -> _Recorded:
+    """All stages for one block of runs."""
+    state, last = problem.reduced(start), stages[-1][2]
+    runs = len(problem.batch.flat(0))
+    weights = {t: problem.batch.thin(w) for t, w in problem.weights.items()}
+    stopped = jnp.full(runs, jnp.nan)
+    steps: list[np.ndarray] = []
+    seen: list[dict[str, np.ndarray]] = []
+    for stage, begin, end in stages:
+        state = problem.begin(stage, state)
+        parameters = {p: problem.batch.thin(value) for p, value in stage.parameters.items()}
+        marks = np.arange(begin + -begin % every, end, every)
+        at = begin
+        for some in np.array_split(marks, _pieces(len(marks), every * runs)) if len(marks) else [marks]:
+            after = end if not len(some) or some[-1] == marks[-1] else int(some[-1]) + every
+            lead, tail = (int(some[0]) - at, after - int(some[-1])) if len(some) else (end - at, 0)
+            size = -(-len(marks) // _pieces(len(marks), every * runs))
+            loop = (at, lead, len(some), every, tail)
+            before = state
+            state, stopped, buffer = _advance(
+                stage.form, stage.blocked, state, weights, parameters, lr, stop_below, stopped, *loop, size=size
+            )
+            if len(some):
+                steps.append(some)
+                seen.append(_quantities(problem.model.form, stage.form, before, buffer, weights, parameters, len(some)))
+            bar.update((after - at) * runs)
+            at = after
+        if end == last:
+            buffer = state.coordinates()[None]
+            steps.append(np.array([end]))
+            seen.append(_quantities(problem.model.form, stage.form, state, buffer, weights, parameters, 1))
+    record = {name: np.concatenate([part[name] for part in seen]) for name in seen[0]}
+    stopped = np.asarray(stopped)
+    if stop_below is not None:
+        stopped = np.where(np.isnan(stopped) & (record["loss"][-1] < stop_below), last, stopped)
+    planes = {name: record.pop(name) for name in ("overlap", "residual")}
+    planes["target_norm"] = np.stack([state.target[x] for x in problem.model.vectors], -1)
+    return _Recorded(np.concatenate(steps), record, planes, stopped)
+
+
+def _pieces(marks: int, work: int) -> int:
+    """Into how many calls a stage is cut, so that a long run can show how far it is."""
+    return max(1, min(marks, round(marks * work / LONG * 4)))
+
+
+@partial(jax.jit, static_argnames=("form", "blocked", "threshold", "size"))
+def _advance(
+    form: Form,
+    blocked: frozenset[tuple[str, str]],
+    state: Reduced,
+    weights: dict[str, Any],
+    parameters: dict[str, Any],
+    lr: float,
+    threshold: float | None,
+    stopped: PerRun,
+    at: int,
+    lead: int,
+    count: int,
+    every: int,
+    tail: int,
+    size: int,
+) -> tuple[Reduced, PerRun, Float[Array, "record coordinate run"]]:
+    """`lead` steps, then `count` times: record and make `every` steps (`tail` after the last record)."""
+
+    def step(n, carry):
+        state, stopped = carry
+        loss, slope_u, slope_v = loss_and_slope(form, blocked, state, weights, parameters)
+        if threshold is not None:
+            stopped = jnp.where(jnp.isnan(stopped) & (loss < threshold), n, stopped)
+        u = state.u | {x: state.u[x] - lr * slope for x, slope in slope_u.items()}
+        v = state.v | {x: state.v[x] - lr * slope for x, slope in slope_v.items()}
+        return replace(state, u=u, v=v), stopped
+
+    def recorded(i, carry):
+        state, stopped, at, buffer = carry
+        buffer = buffer.at[i].set(state.coordinates())
+        n = jnp.where(i + 1 < count, every, tail)
+        return *jax.lax.fori_loop(at, at + n, step, (state, stopped)), at + n, buffer
+
+    state, stopped = jax.lax.fori_loop(at, at + lead, step, (state, stopped))
+    buffer = jnp.zeros((size, *state.coordinates().shape))
+    state, stopped, _, buffer = jax.lax.fori_loop(0, count, recorded, (state, stopped, at + lead, buffer))
+    return state, stopped, buffer
+
+
+@partial(jax.jit, static_argnames=("form", "descended"))
+def _measured(form: Form, descended: Form, state: Reduced, buffer, weights, parameters) -> dict[str, Any]:
+    """The quantities of recorded coordinates, (time, run) or (time, run, vector)."""
+    state = state.at(buffer)
+    return quantities(form, descended, {x: state.plane(x) for x in form.vectors}, weights, parameters)
+
+
+def _quantities(
+    form: Form, descended: Form, state: Reduced, buffer, weights, parameters, count: int
+) -> dict[str, np.ndarray]:
+    return {k: np.asarray(a)[:count] for k, a in _measured(form, descended, state, buffer, weights, parameters).items()}

@@ -1,0 +1,243 @@
+"""Gradient descent on all entries of all vectors: the independent check of the reduction.
+
+The loss is written on the tensors themselves,
+
+    L_m = w_m / 2 sum (x* x y* x ... - x x y x ...)^2,
+
+and differentiated by JAX; nothing here knows of overlaps, except to report them. With `noise`, every gradient gets an
+independent normal error; with `sample`, each step sees only so many randomly drawn entries of each tensor (stochastic
+gradient descent). Both leave the plane of the reduction, which then holds in the mean only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float
+from tqdm import tqdm
+
+from toymodel.interventions import Intervention
+from toymodel.model import Form, Model
+from toymodel.prepare import Problem
+from toymodel.records import record
+from toymodel.state import Full, coordinates
+
+Vectors = Mapping[str, Any]
+
+
+def tensor_loss(
+    form: Form, values: Vectors, targets: Vectors, weights: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> Any:
+    """The loss of one run from its vectors and targets, written on the tensors."""
+    return form.loss(**tensor_terms(form, lambda _term, x: values[x], targets, weights), **parameters)
+
+
+def tensor_terms(form: Form, value: Any, targets: Vectors, weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Every mechanism and cost; `value(term, x)` is the vector x as the term sees it."""
+    found = {}
+    for term, letters in form.terms.items():
+        made = outer([value(term, x) for x in letters])
+        wanted = outer([targets[x] for x in letters]) if term in form.mechanisms else 0
+        found[term] = weights[term] / 2 * jnp.sum((wanted - made) ** 2)
+    return found
+
+
+def outer(vectors: Sequence[Float[Array, " entry"]]) -> Array:
+    """The outer product of vectors, one axis for each."""
+    return reduce(lambda tensor, x: tensor[..., None] * x, vectors)
+
+
+def descend_vectors(
+    model: Model,
+    vectors: xr.Dataset,
+    steps: int,
+    *,
+    lr: float = 1.0,
+    every: int = 1,
+    noise: float = 0.0,
+    sample: int | None = None,
+    noise_seed: int = 0,
+    dtype: str = "float64",
+    interventions: Sequence[Intervention] = (),
+    weights: dict[str, Any] | None = None,
+    progress: bool | None = None,
+    **parameters: Any,
+) -> xr.Dataset:
+    """Gradient descent on all entries of the vectors of `paper_vectors` or `random_vectors`.
+
+    noise: standard deviation of a normal error of each entry of each gradient. sample: how many entries of each
+    tensor (drawn with replacement, anew at each step) the gradient is estimated from; all by default. noise_seed: of
+    these two. dtype: "float64" or "float32" (what the paper used). The rest, and the record that is returned, as in
+    `toymodel.descend`.
+    """
+    for name, value in (("steps", steps), ("every", every), ("sample", 1 if sample is None else sample)):
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+    if not (np.isfinite(noise) and noise >= 0):
+        raise ValueError(f"noise must be >= 0 and finite, got {noise}")
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    problem = Problem.of(
+        model,
+        [vectors[model.vectors[0]].isel({f"{model.vectors[0]}_entry": 0}, drop=True)],
+        interventions,
+        weights,
+        parameters,
+    )
+    with jax.enable_x64(dtype == "float64"):
+        marks, seen, norms = _run(problem, vectors, steps, lr, every, noise, sample, noise_seed, dtype, progress)
+    planes = {name: seen.pop(name) for name in ("overlap", "residual")} | {"target_norm": norms}
+    attrs = {
+        "integrator": "descent of all entries",
+        "steps": steps,
+        "lr": lr,
+        "every": every,
+        "dtype": dtype,
+        **vectors.attrs,
+    }
+    attrs |= {"noise": noise, "sample": sample or "all", "noise_seed": noise_seed}
+    return record(problem, marks * lr, marks, seen, planes, attrs)
+
+
+def _run(
+    problem: Problem,
+    vectors: xr.Dataset,
+    steps: int,
+    lr: float,
+    every: int,
+    noise: float,
+    sample: int | None,
+    noise_seed: int,
+    dtype: str,
+    progress: bool | None,
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    model, batch = problem.model, problem.batch
+    values, targets = (
+        {x: _entries(problem, vectors[f"{x}{end}"], f"{x}_entry", dtype) for x in model.vectors}
+        for end in ("", "_target")
+    )
+    state = Full(values, targets)
+    weights = {t: jnp.asarray(batch.flat(w), dtype) for t, w in problem.weights.items()}
+    keys = jax.random.split(jax.random.key(noise_seed), batch.runs)
+    marks: list[int] = []
+    seen: list[dict[str, np.ndarray]] = []
+    with tqdm(
+        total=steps * batch.runs,
+        unit="step",
+        unit_scale=True,
+        desc="descend_vectors",
+        disable=None if progress else True,
+    ) as bar:
+        for stage, begin, end in problem.steps(steps, lr):
+            state = problem.begin(stage, state)
+            parameters = {p: jnp.asarray(batch.flat(value), dtype) for p, value in stage.parameters.items()}
+            kernel = partial(_steps, stage.form, stage.blocked, noise, sample)
+            stops = sorted({begin, end, *range(begin + -begin % every, end, every)})
+            for at, after in itertools.pairwise(stops):
+                if at % every == 0:
+                    marks.append(at)
+                    seen.append(_seen(model.form, stage.form, state, weights, parameters))
+                state = kernel(state, weights, parameters, jnp.asarray(lr, dtype), keys, at, after)
+                bar.update((after - at) * batch.runs)
+            if end == steps:
+                marks.append(end)
+                seen.append(_seen(model.form, stage.form, state, weights, parameters))
+    norms = np.stack([np.linalg.norm(state.targets[x], axis=-1) for x in model.vectors], -1)
+    return np.array(marks), {name: np.stack([one[name] for one in seen]) for name in seen[0]}, norms
+
+
+def _entries(problem: Problem, values: xr.DataArray, entry: str, dtype: str) -> jax.Array:
+    """The entries of a vector for each run, shape (run, entry)."""
+    rows = [problem.batch.flat(values.isel({entry: i}, drop=True)) for i in range(values.sizes[entry])]
+    return jnp.asarray(np.stack(rows, -1), dtype)
+
+
+@partial(jax.jit, static_argnames=("form", "blocked", "noise", "sample"))
+def _steps(
+    form: Form,
+    blocked: frozenset[tuple[str, str]],
+    noise: float,
+    sample: int | None,
+    state: Full,
+    weights: Any,
+    parameters: Any,
+    lr: Any,
+    keys: Any,
+    at: int,
+    end: int,
+) -> Full:
+    """The steps from `at` to `end` of every run."""
+    moving = {x: state.values[x] for x in form.vectors if x not in state.fixed}
+
+    def one(moving, values, targets, weights, parameters, key):
+        def loss(moving, key):
+            def value(term: str, x: str):
+                vector = {**values, **moving}[x]
+                return jax.lax.stop_gradient(vector) if (term, x) in blocked else vector
+
+            if sample is None:
+                found = tensor_terms(form, value, targets, weights)
+            else:
+                found = _sampled_terms(form, value, targets, weights, sample, key)
+            return form.loss(**found, **parameters)
+
+        def step(n, moving):
+            here = jax.random.fold_in(key, n)
+            slope = jax.grad(loss)(moving, here)
+            for i, x in enumerate(moving):
+                error = (
+                    noise * jax.random.normal(jax.random.fold_in(here, i), slope[x].shape, slope[x].dtype)
+                    if noise
+                    else 0
+                )
+                moving = {**moving, x: moving[x] - lr * state.masks.get(x, 1) * (slope[x] + error)}
+            return moving
+
+        return jax.lax.fori_loop(at, end, step, moving)
+
+    return replace(
+        state, values={**state.values, **jax.vmap(one)(moving, state.values, state.targets, weights, parameters, keys)}
+    )
+
+
+def _sampled_terms(form: Form, value: Any, targets: Vectors, weights: Any, sample: int, key: Any) -> dict[str, Any]:
+    """Unbiased estimates of the terms from `sample` entries of each tensor."""
+    found = {}
+    for i, (term, letters) in enumerate(form.terms.items()):
+        keys = jax.random.split(jax.random.fold_in(key, i), len(letters))
+        sizes = [targets[x].shape[0] for x in letters]
+        where = [jax.random.randint(k, (sample,), 0, n) for k, n in zip(keys, sizes, strict=True)]
+        made = math.prod(value(term, x)[at] for x, at in zip(letters, where, strict=True))
+        wanted = math.prod(targets[x][at] for x, at in zip(letters, where, strict=True))
+        missing = (wanted if term in form.mechanisms else 0) - made
+        found[term] = weights[term] / 2 * math.prod(sizes) * jnp.mean(missing**2)
+    return found
+
+
+@partial(jax.jit, static_argnames=("form", "followed"))
+def _measured(form: Form, followed: Form, state: Full, weights: Any, parameters: Any) -> dict[str, Any]:
+    def losses(values, targets, weights, parameters):
+        found = tensor_terms(form, lambda _term, x: values[x], targets, weights)
+        return found, followed.loss(**found, **parameters)
+
+    found, loss = jax.vmap(losses)(state.values, state.targets, weights, parameters)
+    planes = [coordinates(state.values[x], state.targets[x]) for x in form.vectors]
+    return {
+        "loss": loss,
+        **{(f"loss_{t}" if t in form.mechanisms else t): value for t, value in found.items()},
+        "overlap": jnp.stack([u for u, _ in planes], -1),
+        "residual": jnp.stack([v for _, v in planes], -1),
+    }
+
+
+def _seen(form: Form, followed: Form, state: Full, weights: Any, parameters: Any) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in _measured(form, followed, state, weights, parameters).items()}
