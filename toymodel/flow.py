@@ -24,10 +24,10 @@ from tqdm import tqdm
 
 from toymodel.interventions import Intervention
 from toymodel.model import Form, Model
-from toymodel.prepare import Stage, loss_and_slope, problem_of_start
+from toymodel.prepare import Stage, loss_and_slope, measured, problem_of_start
 from toymodel.records import record
-from toymodel.reduction import quantities, symbols, terms
-from toymodel.state import Reduced
+from toymodel.reduction import symbols, terms
+from toymodel.state import Number, Reduced
 
 SCIPY_METHODS = ("LSODA", "Radau")
 Event = Callable[[Mapping[str, float]], float]
@@ -90,7 +90,7 @@ def flow(
                 inside = when[(when >= stage.start) & ((when <= t) if last else (when < stage.end))]
                 values = {p: problem.batch.flat(value) for p, value in stage.parameters.items()}
                 track, state, happened = solve(stage, state, weights, values, inside)
-                seen.append(_quantities(model.form, stage.form, state, track, weights, values))
+                seen.append(measured(model.form, stage.form, state, jnp.asarray(track), weights, values, len(inside)))
                 for name, at in happened.items():
                     found[name] = np.fmin(found.get(name, at), at)
                 bar.update()
@@ -101,14 +101,6 @@ def flow(
     for name, at in found.items():
         runs[f"event_{name}"] = problem.batch.labelled(at)
     return runs
-
-
-def _quantities(
-    form: Form, followed: Form, state: Reduced, track: Any, weights: Any, values: Any
-) -> dict[str, np.ndarray]:
-    """Recorded quantities of coordinates with shape (time, coordinate, run)."""
-    planes = {x: state.at(track).plane(x) for x in form.vectors}
-    return {name: np.asarray(value) for name, value in quantities(form, followed, planes, weights, values).items()}
 
 
 def _diffrax(
@@ -142,10 +134,10 @@ def _kvaerno(
     state: Reduced,
     weights: dict[str, Any],
     values: dict[str, Any],
-    begin: float,
+    begin: Number,
     when: Float[Array, " time"],
-    rtol: float,
-    atol: float,
+    rtol: Number,
+    atol: Number,
     max_steps: int,
 ) -> tuple[Float[Array, "time coordinate run"], Any]:
     def one(state, weights, values):

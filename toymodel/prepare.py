@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -164,3 +165,29 @@ def loss_and_slope(
 
     value, pull = jax.vjp(loss, {x: state.u[x] for x in moving}, {x: state.v[x] for x in moving})
     return value, *pull(jnp.ones_like(value))
+
+
+def measured(
+    form: Form, followed: Form, state: Reduced, track: Any, weights: Any, parameters: Any, count: int
+) -> dict[str, np.ndarray]:
+    """The quantities of a record from the first `count` entries of a track of coordinates, (time, coordinate, run).
+
+    The loss is that of the form which is `followed`; losses are (time, run), overlap and residual (time, run, vector).
+    """
+    values = _measured(form, followed, state, track, weights, parameters)
+    return {name: np.asarray(value)[:count] for name, value in values.items()}
+
+
+@partial(jax.jit, static_argnames=("form", "followed"))
+def _measured(form: Form, followed: Form, state: Reduced, track: Any, weights: Any, parameters: Any) -> dict[str, Any]:
+    def at_one_time(coordinates):
+        planes = {x: state.at(coordinates).plane(x) for x in form.vectors}
+        values = terms(form, planes, weights)
+        return {
+            "loss": followed.loss(**values, **parameters),
+            **{(f"loss_{t}" if t in form.mechanisms else t): value for t, value in values.items()},
+            "overlap": jnp.stack([planes[x].overlap for x in form.vectors], -1),
+            "residual": jnp.stack([jnp.sqrt(planes[x].residual_square) for x in form.vectors], -1),
+        }
+
+    return jax.vmap(at_one_time)(track)

@@ -21,7 +21,6 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import sympy as sp
 
 from toymodel.model import Form
@@ -98,20 +97,6 @@ def reduced_loss(
 ) -> Any:
     """The loss of the whole model as a function of the coordinates of all vectors."""
     return form.loss(**terms(form, planes, weights), **parameters)
-
-
-def quantities(
-    form: Form, followed: Form, planes: Mapping[str, Plane], weights: Mapping[str, Any], parameters: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a record holds, from arrays (time, run): the loss of the form that is `followed`, each mechanism and cost;
-    and overlap and residual, (time, run, vector)."""
-    values = terms(form, planes, weights)
-    return {
-        "loss": followed.loss(**values, **parameters),
-        **{(f"loss_{t}" if t in form.mechanisms else t): value for t, value in values.items()},
-        "overlap": jnp.stack([planes[x].overlap for x in form.vectors], -1),
-        "residual": jnp.stack([planes[x].residual_square ** 0.5 for x in form.vectors], -1),
-    }
 
 
 def symbols(form: Form, clamped: Collection[str] = ()) -> tuple[dict[str, Plane], dict[str, Any], dict[str, Any]]:

@@ -25,10 +25,9 @@ from tqdm import tqdm
 
 from toymodel.interventions import Intervention
 from toymodel.model import Form, Model
-from toymodel.prepare import Problem, Stage, loss_and_slope, problem_of_start
+from toymodel.prepare import Problem, Stage, loss_and_slope, measured, problem_of_start
 from toymodel.records import record
-from toymodel.reduction import quantities
-from toymodel.state import PerRun, Reduced
+from toymodel.state import Count, Number, PerRun, Reduced
 
 RUNS_AT_ONCE = 1024  # coordinates, gradients and constants of so many runs stay in the second-level cache
 LONG = 4e7  # run-steps after which a run shows its progress (about two seconds)
@@ -161,13 +160,13 @@ def _run_block(
             )
             if len(some):
                 steps.append(some)
-                seen.append(_quantities(problem.model.form, stage.form, before, buffer, weights, parameters, len(some)))
+                seen.append(measured(problem.model.form, stage.form, before, buffer, weights, parameters, len(some)))
             bar.update((after - at) * runs)
             at = after
         if end == last:
             buffer = state.coordinates()[None]
             steps.append(np.array([end]))
-            seen.append(_quantities(problem.model.form, stage.form, state, buffer, weights, parameters, 1))
+            seen.append(measured(problem.model.form, stage.form, state, buffer, weights, parameters, 1))
     record = {name: np.concatenate([part[name] for part in seen]) for name in seen[0]}
     stopped = np.asarray(stopped)
     if stop_below is not None:
@@ -189,14 +188,14 @@ def _advance(
     state: Reduced,
     weights: dict[str, Any],
     parameters: dict[str, Any],
-    lr: float,
+    lr: Number,
     threshold: float | None,
     stopped: PerRun,
-    at: int,
-    lead: int,
-    count: int,
-    every: int,
-    tail: int,
+    at: Count,
+    lead: Count,
+    count: Count,
+    every: Count,
+    tail: Count,
     size: int,
 ) -> tuple[Reduced, PerRun, Float[Array, "record coordinate run"]]:
     """`lead` steps, then `count` times: record and make `every` steps (`tail` after the last record)."""
@@ -220,16 +219,3 @@ def _advance(
     buffer = jnp.zeros((size, *state.coordinates().shape))
     state, stopped, _, buffer = jax.lax.fori_loop(0, count, recorded, (state, stopped, at + lead, buffer))
     return state, stopped, buffer
-
-
-@partial(jax.jit, static_argnames=("form", "descended"))
-def _measured(form: Form, descended: Form, state: Reduced, buffer, weights, parameters) -> dict[str, Any]:
-    """The quantities of recorded coordinates, (time, run) or (time, run, vector)."""
-    state = state.at(buffer)
-    return quantities(form, descended, {x: state.plane(x) for x in form.vectors}, weights, parameters)
-
-
-def _quantities(
-    form: Form, descended: Form, state: Reduced, buffer, weights, parameters, count: int
-) -> dict[str, np.ndarray]:
-    return {k: np.asarray(a)[:count] for k, a in _measured(form, descended, state, buffer, weights, parameters).items()}

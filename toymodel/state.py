@@ -11,12 +11,15 @@ from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from toymodel.model import FrozenDict
 from toymodel.reduction import Plane
 
+Number = Float[Array, ""] | float
+Count = Int[Array, ""] | int
 PerRun = Float[Array, " run"]
+Coordinate = Float[Array, "..."]  # (run,), and () inside of vmap
 Entries = Float[Array, "run entry"]
 NOTHING: FrozenDict[int] = FrozenDict()
 
@@ -26,9 +29,9 @@ NOTHING: FrozenDict[int] = FrozenDict()
 class Gram:
     """Inner products over the first k entries of the two directions e and w of a plane."""
 
-    ee: PerRun
-    ew: PerRun
-    ww: PerRun
+    ee: Coordinate
+    ew: Coordinate
+    ww: Coordinate
 
 
 @jax.tree_util.register_dataclass
@@ -40,11 +43,11 @@ class Reduced:
     holds the shares (c, s) of the target, see `toymodel.reduction`.
     """
 
-    u: dict[str, PerRun]
-    v: dict[str, PerRun]
-    target: dict[str, PerRun]
+    u: dict[str, Coordinate]
+    v: dict[str, Coordinate]
+    target: dict[str, Coordinate]
     grams: dict[str, Gram] = field(default_factory=dict)
-    heads: dict[str, tuple[PerRun, PerRun]] = field(default_factory=dict)
+    heads: dict[str, tuple[Coordinate, Coordinate]] = field(default_factory=dict)
     entries: FrozenDict[int] = field(default=NOTHING, metadata={"static": True})
     fixed: frozenset[str] = field(default=frozenset(), metadata={"static": True})
 
@@ -56,15 +59,10 @@ class Reduced:
         return jnp.stack([*self.u.values(), *self.v.values()])
 
     def at(self, coordinates: jax.Array) -> Reduced:
-        """The state with other coordinates, of shape (..., coordinate, run), or (coordinate,) for a single run."""
-        axis = max(coordinates.ndim - 2, 0)
-        parts = [jnp.take(coordinates, i, axis=axis) for i in range(2 * len(self.u))]
+        """The state with other coordinates, of shape (coordinate, run)."""
         names = list(self.u)
-        return replace(
-            self,
-            u=dict(zip(names, parts[: len(names)], strict=True)),
-            v=dict(zip(names, parts[len(names) :], strict=True)),
-        )
+        u, v = coordinates[: len(names)], coordinates[len(names) :]
+        return replace(self, u=dict(zip(names, u, strict=True)), v=dict(zip(names, v, strict=True)))
 
     def placed(self, x: str, overlap: PerRun, residual: PerRun) -> Reduced:
         """The vector x put at these coordinates; the direction of its residual stays."""

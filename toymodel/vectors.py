@@ -29,7 +29,7 @@ from toymodel.interventions import Intervention
 from toymodel.model import Form, Model
 from toymodel.prepare import Problem
 from toymodel.records import record
-from toymodel.state import Full, coordinates
+from toymodel.state import Count, Full, coordinates
 
 Vectors = Mapping[str, Any]
 
@@ -172,8 +172,8 @@ def _steps(
     parameters: Any,
     lr: Any,
     keys: Any,
-    at: int,
-    end: int,
+    at: Count,
+    end: Count,
 ) -> Full:
     """The steps from `at` to `end` of every run."""
     moving = {x: state.values[x] for x in form.vectors if x not in state.fixed}

@@ -1,0 +1,32 @@
+"""Shared pieces of the tests."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import settings
+
+import toymodel as tm
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+settings.register_profile("toymodel", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("toymodel")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    return Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def paper_runs():
+    """The paper's 12 seeds at its parameters, every step recorded."""
+    model = tm.coopetition(alpha=0.1, mu_icl=0.1)
+    return tm.descend(model, tm.paper_start(model, seeds=range(12)), steps=16_000)
+
+
+def closeness(left, right, relative: float, absolute: float = 0.0) -> float:
+    """The largest difference in units of the tolerance: <= 1 passes."""
+    left, right = np.asarray(left), np.asarray(right)
+    return float(np.max(np.abs(left - right) / (absolute + relative * np.abs(right))))

@@ -1,0 +1,128 @@
+"""Models: declaration, identity, balances, errors."""
+
+import math
+
+import pytest
+import sympy as sp
+from hypothesis import given
+from hypothesis import strategies as st
+
+import toymodel as tm
+from toymodel.reduction import reduced_loss, symbols
+
+
+def three_mechanisms() -> tm.Model:
+    """A third mechanism that shares a vector, a sum in the loss, weight decay (a cost of one vector), a repeated vector."""
+    return tm.Model(
+        mechanisms={"one": "abc", "two": "dbc", "three": "ecc"},
+        costs={"clash": "ad", "decay": "e"},
+        loss=lambda one, two, three, clash, decay, *, mu=0.2, alpha=0.1, beta=0.01: (
+            (one + mu) * two + three / 3 + alpha * clash + beta * decay
+        ),
+        dims=dict(a=4, b=5, c=6, d=7, e=3),
+    )
+
+
+def test_repr_and_latex_show_the_paper_loss():
+    model = tm.coopetition()
+    assert "alpha*cost + (ciwl + mu_ciwl)*(icl + mu_icl)" in repr(model)
+    assert "(a* x b* x c* - a x b x c)^2" in repr(model)
+    assert r"L_{\mathrm{icl}} &= \tfrac12\,\mathrm{mean}\,[(a^* \otimes b^* \otimes c^* - a \otimes b" in model.latex()
+
+
+def test_equal_models_have_equal_hashes():
+    """Identity is by vectors, numbers and symbolic loss, not by the function object."""
+    left, right = three_mechanisms(), three_mechanisms()
+    assert left == right and hash(left) == hash(right) and left.loss is not right.loss
+    assert left != left.with_parameters(mu=0.3)
+    assert left.with_parameters(mu=0.3).form == left.form
+
+
+@pytest.mark.parametrize("model", [tm.coopetition(alpha=0.3), tm.induction(), three_mechanisms()])
+def test_json_round_trip(model):
+    assert tm.Model.from_json(model.to_json()) == model
+
+
+def test_default_weights_are_the_mean():
+    weights = tm.coopetition().weights
+    assert weights["icl"] == 1 / 8000 and weights["ciwl"] == 1 / 64_000 and weights["cost"] == 1 / 3200
+
+
+def test_balances_of_the_paper_model():
+    """|b|^2 - |c|^2 is conserved and d/dt(|a|^2 + |d|^2 - |b|^2) = -8 alpha C."""
+    conserved, balanced = tm.coopetition().conserved()
+    assert dict(conserved.coefficients) == {"b": 1, "c": -1} and conserved.conserved
+    assert dict(balanced.coefficients) == {"a": 1, "b": -1, "d": 1}
+    alpha, cost = (sp.Symbol(name, nonnegative=True) for name in ("alpha", "cost"))
+    assert sp.expand(balanced.rate + 8 * alpha * cost) == 0
+
+
+def test_an_unused_term_frees_a_balance():
+    """With the cost out of the loss, its balance becomes a conservation law."""
+    model = tm.coopetition()
+    without = tm.Model(model.mechanisms, lambda icl, ciwl, cost: icl * ciwl, model.dims, model.costs)
+    assert [b.conserved for b in without.conserved()] == [True, True]
+
+
+LETTERS = "abcde"
+TERMS = st.lists(st.text(LETTERS, min_size=1, max_size=4), min_size=1, max_size=3)
+
+
+@given(mechanisms=TERMS, costs=TERMS)
+def test_balances_hold_for_any_model(mechanisms, costs):
+    """The rate of every balance equals that of the gradient flow of the symbolic reduced loss, at a random point."""
+    names = {f"m{i}": xs for i, xs in enumerate(mechanisms)}, {f"c{i}": xs for i, xs in enumerate(costs)}
+    arguments = ", ".join([*names[0], *names[1]])
+    loss = eval(f"lambda {arguments}: ({' * '.join(f'({m} + 1)' for m in names[0])}) + {' + '.join(names[1])}")
+    used = sorted(set("".join(mechanisms + costs)))
+    model = tm.Model(names[0], loss, dict.fromkeys(used, 3), names[1])
+    planes, weights, parameters = symbols(model.form)
+    value = reduced_loss(model.form, planes, weights, parameters)
+    point = {s: sp.Rational(7 * i + 3, 5 + i) for i, s in enumerate(sorted(value.free_symbols, key=str))}
+    costs_at = {
+        sp.Symbol(c, nonnegative=True): weights[c] / 2 * sp.prod([planes[x].u ** 2 + planes[x].v ** 2 for x in xs])
+        for c, xs in names[1].items()
+    }
+    slope = {x: sum(s * sp.diff(value, s) for s in planes[x][:2]).subs(point) for x in used}
+    for balance in model.conserved():
+        measured = sum(-2 * k * slope[x] for x, k in balance.coefficients.items())
+        assert sp.simplify(measured - balance.rate.subs(costs_at).subs(point)) == 0
+
+
+def good(**changed):
+    parts = dict(
+        mechanisms={"icl": "ab"},
+        costs={"cost": "a"},
+        loss=lambda icl, cost, *, alpha=1.0: icl + alpha * cost,
+        dims={"a": 2, "b": 3},
+    )
+    return tm.Model(**{**parts, **changed})
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: tm.coopetition(alpha=-0.1), "alpha must be >= 0, got -0.1"),
+        (lambda: tm.coopetition(mu_icl=math.nan), "mu_icl must be a finite number >= 0, got nan"),
+        (lambda: tm.coopetition(dims=(20, 0, 20, 160)), r"dims\['b'\] must be a whole number >= 1, got 0"),
+        (lambda: good(dims={"a": 2}), r"one entry for each vector, \['a', 'b'\], got \['a'\]"),
+        (lambda: good(parameters={"beta": 1}), r"unknown parameter 'beta': the loss has \['alpha'\]"),
+        (lambda: good(loss=lambda icl: icl), r"one argument for each mechanism and cost, \['cost', 'icl'\]"),
+        (lambda: good(loss=lambda icl, cost, *, mu: icl + mu), "mu must be a finite number >= 0, got None"),
+        (lambda: good(loss=lambda icl, cost: math.exp(icl) + cost), r"operators \+ - \* / \*\*"),
+        (lambda: good(loss=lambda icl, cost: icl if icl > cost else cost), r"operators \+ - \* / \*\*"),
+        (lambda: good(loss="icl + cost"), "use Model.from_expression"),
+        (lambda: good(mechanisms={}), "at least one mechanism"),
+        (lambda: good(mechanisms={"loss": "ab"}), "'loss' cannot be a name"),
+        (lambda: good(mechanisms={"icl": "a-b"}), "must be letters"),
+        (lambda: good(weights={"icl": 0}), r"weights\['icl'\] must be > 0"),
+        (lambda: good(weights={"other": 1}), "unknown name 'other'"),
+        (lambda: good(target_norms={"a": -1}), r"target_norms\['a'\] must be > 0"),
+        (lambda: tm.Model.from_expression("m.real", {"m": "ab"}, {"a": 2, "b": 2}), "names, numbers and"),
+        (lambda: tm.Model.from_expression("m +", {"m": "ab"}, {"a": 2, "b": 2}), "not an expression"),
+        (lambda: tm.Model.from_expression("m * k", {"m": "ab"}, {"a": 2, "b": 2}), "k must be a finite number"),
+    ],
+)
+def test_wrong_models_say_what_is_wrong(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()

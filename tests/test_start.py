@@ -1,0 +1,122 @@
+"""Initial conditions, and the paper's draws against a transcription of threefry in numpy."""
+
+import jax
+import numpy as np
+import pytest
+from scipy.special import erfinv
+
+import toymodel as tm
+
+
+def rotated(x: np.ndarray, by: int) -> np.ndarray:
+    return (x << np.uint32(by)) | (x >> np.uint32(32 - by))
+
+
+def threefry(key: tuple[int, int], counts: np.ndarray) -> np.ndarray:
+    """Threefry-2x32, 20 rounds (Salmon et al. 2011), on counts split into two halves, as JAX originally did."""
+    odd = counts.size % 2
+    counts = np.append(counts, np.zeros(odd, np.uint32)).astype(np.uint32)
+    x0, x1 = np.split(counts, 2)
+    k = [np.uint32(key[0]), np.uint32(key[1])]
+    k.append(k[0] ^ k[1] ^ np.uint32(0x1BD11BDA))
+    x0, x1 = x0 + k[0], x1 + k[1]
+    for i in range(5):
+        for by in ((13, 15, 26, 6), (17, 29, 16, 24))[i % 2]:
+            x0 = x0 + x1
+            x1 = rotated(x1, by) ^ x0
+        x0 = x0 + k[(i + 1) % 3]
+        x1 = x1 + k[(i + 2) % 3] + np.uint32(i + 1)
+    out = np.concatenate([x0, x1])
+    return out[:-1] if odd else out
+
+
+def split(key):
+    """The original `split`: four words from the counts 0..3."""
+    words = threefry(key, np.arange(4, dtype=np.uint32))
+    return (words[0], words[1]), (words[2], words[3])
+
+
+def normal(key, n: int) -> np.ndarray:
+    """Standard normal draws: the top 23 bits make a uniform number in (-1, 1), then the inverse error function."""
+    bits = threefry(key, np.arange(n, dtype=np.uint32))
+    unit = ((bits >> np.uint32(9)) | np.uint32(0x3F800000)).view(np.float32) - np.float32(1)
+    low = np.nextafter(np.float32(-1), np.float32(0))
+    uniform = np.maximum(low, unit * (np.float32(1) - low) + low)
+    return np.sqrt(2) * erfinv(uniform.astype(float))
+
+
+def test_threefry_known_answer():
+    """The published test vector of Random123 for threefry2x32-20 with zero key and counter."""
+    with np.errstate(over="ignore"):
+        assert [hex(w) for w in threefry((0, 0), np.zeros(2, np.uint32))] == ["0x6b200159", "0x99ba4efe"]
+
+
+@pytest.mark.parametrize("seed", [0, 7, 123])
+def test_paper_draws(seed):
+    """The drawn vectors are those of the original threefry, computed here without JAX."""
+    model = tm.coopetition()
+    vectors = tm.paper_vectors(model, seed)
+    key = (0, seed)
+    with np.errstate(over="ignore"):
+        for x, n in model.dims.items():
+            key, of_vector = split(key)
+            for name, k in zip((f"{x}_target", x), split(of_vector), strict=True):
+                np.testing.assert_allclose(vectors[name], normal(k, n), rtol=2e-5, atol=2e-6)
+
+
+def test_paper_draws_leave_jax_alone():
+    before = jax.random.normal(jax.random.key(3), (4,))
+    tm.paper_start(tm.coopetition(), range(2))
+    with jax.enable_x64(True), jax.threefry_partitionable(True):
+        inside = tm.paper_start(tm.coopetition(), range(2))
+    np.testing.assert_array_equal(before, jax.random.normal(jax.random.key(3), (4,)))
+    assert inside.identical(tm.paper_start(tm.coopetition(), range(2)))
+    assert not jax.config.jax_enable_x64
+
+
+def test_reduced_coordinates_by_hand():
+    model = tm.Model({"m": "xy"}, lambda m: m, {"x": 2, "y": 3})
+    import xarray as xr
+
+    vectors = xr.Dataset(
+        {
+            "x": ("x_entry", [1.0, 2.0]),
+            "x_target": ("x_entry", [3.0, 4.0]),
+            "y": ("y_entry", [1.0, 0.0, 2.0]),
+            "y_target": ("y_entry", [0.0, 0.0, 5.0]),
+        }
+    )
+    start = tm.from_vectors(model, vectors)
+    np.testing.assert_allclose(start.overlap, [11 / 5, 2])
+    np.testing.assert_allclose(start.residual, [np.sqrt(5 - (11 / 5) ** 2), 1])
+    np.testing.assert_allclose(start.target_norm, [5, 5])
+
+
+def test_random_start_scales():
+    """Overlap and residual of many draws have the moments of normal vectors."""
+    model = tm.coopetition()
+    start = tm.random_start(model, range(4000), scale={"a": 0.5, "b": 1, "c": 1, "d": 2}, target_scale=3)
+    spread = start.overlap.std("seed")
+    np.testing.assert_allclose(spread, [0.5, 1, 1, 2], rtol=0.05)
+    np.testing.assert_allclose((start.residual**2).mean("seed"), [0.25 * 19, 19, 19, 4 * 159], rtol=0.05)
+    np.testing.assert_allclose((start.target_norm**2).mean("seed"), 9 * np.array([20, 20, 20, 160]), rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda m: tm.random_start(m, range(2), scale=-1), r"scale\['a'\] must be >= 0"),
+        (lambda m: tm.random_start(m, range(2), target_scale=0), r"target_scale\['a'\] must be >= "),
+        (lambda m: tm.random_start(m, range(2), scale={"z": 1}), "unknown vector 'z'"),
+        (lambda m: tm.random_start(m, range(2), scale={"a": 1}), "no entry for the vector 'b'"),
+        (lambda m: tm.paper_start(m, []), "seeds is empty"),
+        (lambda m: tm.paper_start(m, [-1]), "whole numbers >= 0, got -1"),
+        (lambda m: tm.aligned_start(m, overlap=float("nan")), "overlap must be >= -inf and finite, got nan"),
+        (lambda m: tm.aligned_start(m, residual=-0.5), "residual must be >= 0 and finite, got -0.5"),
+        (lambda m: tm.from_vectors(m, tm.random_vectors(tm.coopetition(dims=(20, 20, 20, 5)), 0)), "must have 160"),
+        (lambda m: tm.paper_start(m, 0, heads={"q": 3}), "unknown vector 'q'"),
+    ],
+)
+def test_wrong_starts(call, says):
+    with pytest.raises(ValueError, match=says):
+        call(tm.coopetition())
