@@ -21,16 +21,16 @@ DIGITS = 30
 
 def assert_equal(left: sp.Expr, right: sp.Expr, what: str = "", points: int = 5) -> None:
     """Raises AssertionError unless the expressions agree at random points to 30 digits."""
-    difference = sp.sympify(left) - sp.sympify(right)
-    symbols = sorted(difference.free_symbols, key=str)
-    numbers = random.Random(str(difference))
+    sides = sp.sympify(left), sp.sympify(right)
+    symbols = sorted(sides[0].free_symbols | sides[1].free_symbols, key=str)
+    numbers = random.Random(str(symbols))
     for _ in range(points):
-        point = {s: sp.Rational(numbers.randint(1, 10**6), 10**5) for s in symbols}
-        value, size = (
-            sp.N(e.subs(point), DIGITS + 20, maxn=400) for e in (difference, sp.Abs(left) + sp.Abs(right) + 1)
-        )
-        if not abs(value) <= sp.Float(10) ** -DIGITS * size:
-            raise AssertionError(f"{what or 'the two sides'} differ by {sp.N(value, 5)} at {point}")
+        point = {s: sp.Rational(numbers.randint(1, 10**4), 10**3 + 7) for s in symbols}
+        one, other = (side.xreplace(point) for side in sides)
+        if not (one.is_Rational and other.is_Rational):
+            one, other = (sp.N(side, DIGITS + 20, maxn=400) for side in (one, other))
+        if not abs(one - other) <= sp.Float(10) ** -DIGITS * (abs(one) + abs(other)):
+            raise AssertionError(f"{what or 'the two sides'} differ: {sp.N(one, 8)} and {sp.N(other, 8)} at {point}")
 
 
 class Page:
@@ -90,12 +90,12 @@ class Page:
 
 
 def sources(script: Path) -> list[str]:
-    """The project's modules that a derivation script imports when it runs (its own file first)."""
-    files = {Path(m.__file__).resolve() for m in list(sys.modules.values()) if getattr(m, "__file__", None)}
-    used = {
-        path for path in files if path.is_relative_to(ROOT / "toymodel") and path.stem not in ("plotting", "__init__")
-    }
-    return [f"derivations/{script.name}", *sorted(str(path.relative_to(ROOT)) for path in used)]
+    """The script, and those modules of the model and of its theory that it imported when it ran."""
+    imported = [Path(name).resolve() for m in list(sys.modules.values()) if (name := getattr(m, "__file__", None))]
+    package = ROOT / "toymodel"
+    theory = [path for path in imported if path.is_relative_to(package / "theory") and path.name != "__init__.py"]
+    model = [path for path in imported if path in (package / "model.py", package / "reduction.py")]
+    return [str(path.relative_to(ROOT)) for path in (script, *sorted({*model, *theory}))]
 
 
 def fingerprint(used: list[str]) -> str:

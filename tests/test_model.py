@@ -12,7 +12,7 @@ from toymodel.reduction import reduced_loss, symbols
 
 
 def three_mechanisms() -> tm.Model:
-    """A third mechanism that shares a vector, a sum in the loss, weight decay (a cost of one vector), a repeated vector."""
+    """A third mechanism, a sum in the loss, weight decay (a cost of one vector), a vector twice in a mechanism."""
     return tm.Model(
         mechanisms={"one": "abc", "two": "dbc", "three": "ecc"},
         costs={"clash": "ad", "decay": "e"},

@@ -136,8 +136,8 @@ def _kvaerno(
     values: dict[str, Any],
     begin: Number,
     when: Float[Array, " time"],
-    rtol: Number,
-    atol: Number,
+    rtol: Any,
+    atol: Any,
     max_steps: int,
 ) -> tuple[Float[Array, "time coordinate run"], Any]:
     def one(state, weights, values):
