@@ -110,8 +110,8 @@ def invariant_plane(page: Page, models: list[Model]) -> None:
             assert_equal(a * u + b * norms[x], sp.diff(reduced, u), f"dL/du_{x}")
             assert_equal(a * v, sp.diff(reduced, v), f"dL/dv_{x}")
         page.claim(
-            f"for $L = {sp.latex(form.expression)}$ the components of the gradient in each plane are the derivatives of "
-            "`toymodel.reduction.reduced_loss`",
+            f"for $L = {sp.latex(form.expression)}$ the components of the gradient in each plane are the "
+            "derivatives of `toymodel.reduction.reduced_loss`",
             True,
         )
 
