@@ -1,4 +1,4 @@
-"""How fast a simulation is: the reduced kernel, all entries, and a loop in Python that tracks its measures at each step.
+"""How fast a simulation is: the reduced kernel, all entries, and a Python loop that tracks its measures at each step.
 
     make benchmarks, or: .venv/bin/python benchmarks/descent.py
 
