@@ -52,6 +52,9 @@ def run(
         raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
     if integrator not in ("descent", "flow"):
         raise ValueError(f"integrator must be descent or flow, got {integrator!r}")
+    for path in (out, plot):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ValueError(f"the folder of {path} does not exist")
     if plot is not None and plot.suffix not in (".png", ".pdf", ".svg"):
         raise ValueError(f"plot must end in .png, .pdf or .svg, got {plot.name!r}")
     model = PRESETS[preset]()

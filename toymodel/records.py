@@ -105,7 +105,8 @@ def save(runs: xr.Dataset, path: str | os.PathLike[str]) -> Path:
         runs.to_netcdf(whole, engine="h5netcdf", invalid_netcdf=False)
         os.replace(whole, path)
     except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+        reason = os.strerror(error.errno) if error.errno else error
+        raise OSError(f"cannot write {path}: {reason}") from error
     finally:
         whole.unlink(missing_ok=True)
     return path
