@@ -20,11 +20,11 @@ import sympy as sp
 import xarray as xr
 from jaxtyping import Array, Float
 from scipy.integrate import solve_ivp
-from tqdm import tqdm
 
 from toymodel.interventions import Intervention
 from toymodel.model import Form, Model
 from toymodel.prepare import Stage, loss_and_slope, measured, problem_of_start
+from toymodel.progress import progress_bar, shown
 from toymodel.records import record
 from toymodel.reduction import symbols, terms
 from toymodel.state import Number, Reduced
@@ -75,25 +75,22 @@ def flow(
         raise ValueError(f"times must be an increasing list within 0..t={t:g}")
     problem = problem_of_start(model, start, interventions, weights, parameters)
     solve = partial(_scipy, method=method, events=dict(events or {})) if method != "diffrax" else _diffrax
-    solve = partial(solve, rtol=rtol, atol=atol, max_steps=max_steps)
+    solve = partial(solve, rtol=rtol, atol=atol, max_steps=max_steps, progress=progress)
     attrs = {"integrator": f"flow ({method})", "rtol": rtol, "atol": atol, **start.attrs}
     found: dict[str, np.ndarray] = {}
     seen: list[dict[str, np.ndarray]] = []
     with jax.enable_x64(True):
         state = problem.reduced(start)
         weights = {x: problem.batch.flat(w) for x, w in problem.weights.items()}
-        stages = list(problem.stages(float(t)))
-        with tqdm(total=len(stages), unit="stage", desc="flow", disable=None if progress else True) as bar:
-            for stage in stages:
-                state = problem.begin(stage, state)
-                last = stage.end == t
-                inside = when[(when >= stage.start) & ((when <= t) if last else (when < stage.end))]
-                values = {p: problem.batch.flat(value) for p, value in stage.parameters.items()}
-                track, state, happened = solve(stage, state, weights, values, inside)
-                seen.append(measured(model.form, stage.form, state, jnp.asarray(track), weights, values, len(inside)))
-                for name, at in happened.items():
-                    found[name] = np.fmin(found.get(name, at), at)
-                bar.update()
+        for stage in problem.stages(float(t)):
+            state = problem.begin(stage, state)
+            last = stage.end == t
+            inside = when[(when >= stage.start) & ((when <= t) if last else (when < stage.end))]
+            values = {p: problem.batch.flat(value) for p, value in stage.parameters.items()}
+            track, state, happened = solve(stage, state, weights, values, inside)
+            seen.append(measured(model.form, stage.form, state, jnp.asarray(track), weights, values, len(inside)))
+            for name, at in happened.items():
+                found[name] = np.fmin(found.get(name, at), at)
         norms = np.stack([state.target[x] for x in model.vectors], -1)
     losses = {name: np.concatenate([part[name] for part in seen]) for name in seen[0]}
     planes = {name: losses.pop(name) for name in ("overlap", "residual")} | {"target_norm": norms}
@@ -113,12 +110,12 @@ def _diffrax(
     rtol: float,
     atol: float,
     max_steps: int,
+    progress: bool | None,
 ) -> tuple[Any, Reduced, dict[str, np.ndarray]]:
     """One stage of all runs: the coordinates at the times `when`, and the state at its end."""
     ends = np.unique([*when, stage.end])
-    track, fine = _kvaerno(
-        stage.form, stage.blocked, state, weights, values, stage.start, jnp.asarray(ends), rtol, atol, max_steps
-    )
+    spans = (stage.start, jnp.asarray(ends), rtol, atol)
+    track, fine = _kvaerno(stage.form, stage.blocked, state, weights, values, *spans, max_steps, shown(progress))
     if not bool(np.all(fine)):
         raise RuntimeError(
             f"the flow of {int(np.sum(~np.asarray(fine)))} runs did not reach t={stage.end:g}: "
@@ -127,7 +124,7 @@ def _diffrax(
     return track[: len(when)], state.at(track[-1]), {}
 
 
-@partial(jax.jit, static_argnames=("form", "blocked", "max_steps"))
+@partial(jax.jit, static_argnames=("form", "blocked", "max_steps", "progress"))
 def _kvaerno(
     form: Form,
     blocked: frozenset[tuple[str, str]],
@@ -139,6 +136,7 @@ def _kvaerno(
     rtol: Any,
     atol: Any,
     max_steps: int,
+    progress: bool,
 ) -> tuple[Float[Array, "time coordinate run"], Any]:
     def one(state, weights, values):
         def slope(_t, y, _args):
@@ -159,6 +157,7 @@ def _kvaerno(
             stepsize_controller=control,
             max_steps=max_steps,
             throw=False,
+            progress_meter=diffrax.TqdmProgressMeter() if progress else diffrax.NoProgressMeter(),
         )
         return solution.ys, solution.result == diffrax.RESULTS.successful
 
@@ -176,6 +175,7 @@ def _scipy(
     rtol: float,
     atol: float,
     max_steps: int,
+    progress: bool | None,
     method: str,
     events: dict[str, Event],
 ) -> tuple[Any, Reduced, dict[str, np.ndarray]]:
@@ -185,7 +185,9 @@ def _scipy(
     runs = len(state.u[stage.form.vectors[0]])
     tracks = np.empty((len(ends), 2 * len(state.u), runs))
     found = {name: np.full(runs, np.nan) for name in events}
+    bar = progress_bar(runs, f"flow ({method})", progress, "run")
     for r in range(runs):
+        bar.update()
         one = jax.tree.map(lambda leaf, r=r: float(leaf[r]), state)
         constants = [
             *(number for x in one.u for number in (one.target[x], *one.heads.get(x, ()))),
@@ -209,6 +211,7 @@ def _scipy(
         tracks[:, :, r] = solution.y.T
         for name, at in zip(events, solution.t_events or [], strict=False):
             found[name][r] = at[0] if len(at) else np.nan
+    bar.close()
     return tracks[: len(when)], state.at(jnp.asarray(tracks[-1])), found
 
 

@@ -26,11 +26,12 @@ from tqdm import tqdm
 from toymodel.interventions import Intervention
 from toymodel.model import Form, Model
 from toymodel.prepare import Problem, Stage, loss_and_slope, measured, problem_of_start
+from toymodel.progress import progress_bar
 from toymodel.records import record
 from toymodel.state import Count, Number, PerRun, Reduced
 
 RUNS_AT_ONCE = 1024  # coordinates, gradients and constants of so many runs stay in the second-level cache
-LONG = 4e7  # run-steps after which a run shows its progress (about two seconds)
+LONG = 1e7  # run-steps after which progress is reported (a fraction of a second)
 
 
 def descend(
@@ -99,9 +100,8 @@ def _run(
     """All stages for all blocks of runs."""
     stages = problem.steps(steps, lr)
     runs, chunk = problem.batch.runs, _chunk(problem.batch.runs)
-    show = runs * steps > LONG if progress is None else progress
     blocks = [slice(i, min(i + chunk, runs)) for i in range(0, runs, chunk)]
-    with tqdm(total=runs * steps, unit="step", unit_scale=True, desc="descend", disable=None if show else True) as bar:
+    with progress_bar(runs * steps, "descend", progress) as bar:
 
         def one(runs: slice) -> _Recorded:
             with jax.enable_x64(True):
@@ -178,7 +178,7 @@ def _run_block(
 
 def _pieces(marks: int, work: int) -> int:
     """Into how many calls a stage is cut, so that a long run can show how far it is."""
-    return max(1, min(marks, round(marks * work / LONG * 4)))
+    return max(1, min(marks, round(marks * work / LONG)))
 
 
 @partial(jax.jit, static_argnames=("form", "blocked", "threshold", "size"))

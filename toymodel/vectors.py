@@ -23,11 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
-from tqdm import tqdm
 
 from toymodel.interventions import Intervention
 from toymodel.model import Form, Model
 from toymodel.prepare import Problem
+from toymodel.progress import progress_bar
 from toymodel.records import record
 from toymodel.state import Count, Full, coordinates
 
@@ -130,13 +130,7 @@ def _run(
     keys = jax.random.split(jax.random.key(noise_seed), batch.runs)
     marks: list[int] = []
     seen: list[dict[str, np.ndarray]] = []
-    with tqdm(
-        total=steps * batch.runs,
-        unit="step",
-        unit_scale=True,
-        desc="descend_vectors",
-        disable=None if progress else True,
-    ) as bar:
+    with progress_bar(steps * batch.runs, "descend_vectors", progress) as bar:
         for stage, begin, end in problem.steps(steps, lr):
             state = problem.begin(stage, state)
             parameters = {p: jnp.asarray(batch.flat(value), dtype) for p, value in stage.parameters.items()}
