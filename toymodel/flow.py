@@ -142,7 +142,7 @@ def _kvaerno(
         def slope(_t, y, _args):
             _, slope_u, slope_v = loss_and_slope(form, blocked, state.at(y), weights, values)
             still = jnp.zeros(())
-            return -jnp.stack([slope.get(x, still) for slope in (slope_u, slope_v) for x in state.u])
+            return -jnp.stack([slope.get(x, still) for slope in (slope_u, slope_v) for x in state.order])
 
         solver = diffrax.Kvaerno5(root_finder=diffrax.VeryChord(rtol=rtol, atol=atol))
         control = diffrax.ClipStepSizeController(diffrax.PIDController(rtol=rtol, atol=atol), step_ts=when)
@@ -190,14 +190,14 @@ def _scipy(
         bar.update()
         one = jax.tree.map(lambda leaf, r=r: float(leaf[r]), state)
         constants = [
-            *(number for x in one.u for number in (one.target[x], *one.heads.get(x, ()))),
+            *(number for x in one.order for number in (one.target[x], *one.heads.get(x, ()))),
             *(weights[t][r] for t in stage.form.terms),
             *(values[p][r] for p in stage.form.parameters),
         ]
         solution = solve_ivp(
             _counting(slope, max_steps, method),
             (stage.start, stage.end),
-            np.array([*one.u.values(), *one.v.values()]),
+            np.asarray(one.coordinates()),
             method=method,
             t_eval=ends,
             rtol=rtol,
@@ -236,8 +236,8 @@ def _symbolic(
     planes, weights, parameters = symbols(form, heads)
     values = terms(form, planes, weights)
     inside: Any = {sp.Symbol(t, nonnegative=True): value for t, value in values.items()}
-    free = [planes[x].u for x in form.vectors] + [planes[x].v for x in form.vectors]
-    letters = [*form.vectors, *form.vectors]
+    order = sorted(form.vectors)
+    free = [planes[x].u for x in order] + [planes[x].v for x in order]
     expression = sp.sympify(form.loss(**{str(t): t for t in inside}, **parameters))
     slope = [
         sp.Integer(0)
@@ -249,7 +249,7 @@ def _symbolic(
                 if (str(t), x) not in blocked
             )
         )
-        for x, y in zip(letters, free, strict=True)
+        for x, y in zip([*order, *order], free, strict=True)
     ]
     jacobian = [[sp.diff(row, y) for y in free] for row in slope]
     seen = {
@@ -258,7 +258,7 @@ def _symbolic(
         **{f"overlap_{x}": planes[x].overlap for x in form.vectors},
         **{f"residual_{x}": sp.sqrt(planes[x].residual_square) for x in form.vectors},
     }
-    constants = [c for x in form.vectors for c in planes[x][2:] if isinstance(c, sp.Symbol)]
+    constants = [c for x in order for c in planes[x][2:] if isinstance(c, sp.Symbol)]
     arguments = [*free, *constants, *weights.values(), *parameters.values()]
     compiled = [sp.lambdify(arguments, value, "math", cse=True) for value in (slope, jacobian, list(seen.values()))]
     return compiled[0], compiled[1], Observed(list(seen), compiled[2])

@@ -54,15 +54,19 @@ class Reduced:
     def plane(self, x: str) -> Plane:
         return Plane(self.u[x], self.v[x], self.target[x], *self.heads.get(x, ()))
 
+    @property
+    def order(self) -> list[str]:
+        """The letters in the order of their coordinates: sorted, as JAX sorts the keys of a dictionary."""
+        return sorted(self.u)
+
     def coordinates(self) -> jax.Array:
         """u of all vectors, then v of all vectors, shape (coordinate, run)."""
-        return jnp.stack([*self.u.values(), *self.v.values()])
+        return jnp.stack([part[x] for part in (self.u, self.v) for x in self.order])
 
     def at(self, coordinates: jax.Array) -> Reduced:
         """The state with other coordinates, of shape (coordinate, run)."""
-        names = list(self.u)
-        u, v = coordinates[: len(names)], coordinates[len(names) :]
-        return replace(self, u=dict(zip(names, u, strict=True)), v=dict(zip(names, v, strict=True)))
+        u, v = coordinates[: len(self.u)], coordinates[len(self.u) :]
+        return replace(self, u=dict(zip(self.order, u, strict=True)), v=dict(zip(self.order, v, strict=True)))
 
     def placed(self, x: str, overlap: PerRun, residual: PerRun) -> Reduced:
         """The vector x put at these coordinates; the direction of its residual stays."""
@@ -78,8 +82,7 @@ class Reduced:
             raise ValueError(
                 f"Clamp({x!r}, entries={k}) needs to know these entries: make the start with heads={{{x!r}: {k}}}"
             )
-        gram, target = state.grams[x], state.target[x]
-        u, v = state.u[x], state.v[x]
+        gram, u, v = state.grams[x], state.u[x], state.v[x]
         head, tail = jnp.sqrt(gram.ee), jnp.sqrt(jnp.maximum(1 - gram.ee, 0))
         along = u * (1 - gram.ee) - v * gram.ew  # x_tail . e_tail
         square = u**2 * (1 - gram.ee) - 2 * u * v * gram.ew + v**2 * (1 - gram.ww)  # |x_tail|^2
@@ -90,7 +93,6 @@ class Reduced:
             u={**state.u, x: new_u},
             v={**state.v, x: new_v},
             heads={**state.heads, x: (head, tail)},
-            target={**state.target, x: target},
         )
 
     def free(self, x: str) -> Reduced:
@@ -128,7 +130,7 @@ class Full:
         held = jnp.arange(self.values[x].shape[1]) < k
         value = jnp.where(held, self.targets[x], self.values[x])
         mask = jnp.where(held, 0.0, 1.0).astype(value.dtype)
-        return replace(self, values={**self.values, x: value}, masks={**self.masks, x: mask})
+        return replace(self.free(x), values={**self.values, x: value}, masks={**self.masks, x: mask})
 
     def free(self, x: str) -> Full:
         masks = {y: mask for y, mask in self.masks.items() if y != x}
