@@ -18,6 +18,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -65,10 +66,42 @@ def losses(axes: Axes, run: xr.Dataset, *names: str, **style: Any) -> None:
     axes.set_ylabel("loss")
 
 
+def seeds(axes: Any, runs: xr.Dataset, until: xr.DataArray, icl: xr.Dataset | None = None) -> None:
+    """One panel for each seed: losses and the competition term, pale after the time `until` (NaN: to the end).
+
+    icl: measures of ICL whose emergence and end bound a band.
+    """
+    for panel, seed in zip(axes.flat, runs["seed"].values, strict=True):
+        run, stop = runs.sel(seed=seed), float(until.sel(seed=seed))
+        names = ("loss", "loss_icl", "loss_ciwl", "cost")
+        if np.isfinite(stop):
+            losses(panel, run.sel(time=slice(stop, None)), *names, alpha=0.3, label="_nolegend_")
+            panel.axvline(stop, color=COLOURS["loss"], lw=0.7, ls=":")
+        losses(panel, run.sel(time=slice(0, stop if np.isfinite(stop) else None)), *names)
+        if icl is not None and np.isfinite(one := float(icl.emergence.sel(seed=seed))):
+            end = float((icl.emergence + icl.lifetime).sel(seed=seed))
+            panel.axvspan(one, end, color=COLOURS["icl"], alpha=0.1, lw=0)
+        panel.set(xlim=(0, float(run["time"][-1])), ylim=(0, None))
+        panel.set_title(f"seed {seed}", loc="left")
+        panel.locator_params(axis="y", nbins=4)
+        thousands(panel)
+        if panel not in axes[:, 0]:
+            panel.set_ylabel("")
+        if panel not in axes[-1]:
+            panel.set_xlabel("")
+    axes.flat[0].figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+
+
 def log_time(axes: Axes, start: float = 1.0) -> None:
     """A logarithmic axis of time that begins at `start`."""
     axes.set_xscale("log")
     axes.set_xlim(left=start)
+
+
+def thousands(axes: Axes) -> None:
+    """A linear axis of time in thousands of steps, for runs whose step size is 1."""
+    axes.xaxis.set_major_formatter(lambda time, _position: f"{time / 1000:g}")
+    axes.set_xlabel("time (1,000 steps)")
 
 
 def panel_letters(axes: Any) -> None:
