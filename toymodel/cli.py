@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,12 +61,13 @@ def run(
     model = PRESETS[preset]()
     parameters: dict[str, Any] = dict(_number_named(text) for text in set_ or [])
     if loss is not None:
+        names = re.findall(r"\w+", loss)
         model = tm.Model.from_expression(
             loss,
             model.mechanisms,
             model.dims,
             costs=model.costs,
-            parameters={p: v for p, v in {**model.parameters, **parameters}.items() if p in loss},
+            parameters={p: v for p, v in {**model.parameters, **parameters}.items() if p in names},
         )
     acts: Any = [*map(_clamp, clamp or []), *map(_freeze, freeze or []), *map(_block, block or [])]
     start = tm.paper_start(model, seed)

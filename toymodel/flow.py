@@ -55,8 +55,8 @@ def flow(
     to t. rtol, atol: tolerances of one step, relative and absolute. method: "diffrax", "LSODA" or "Radau" (the last
     two from scipy). events (scipy only): name -> function of the quantities of a run (a mapping with loss,
     loss_<mechanism>, costs, overlap_<x>, residual_<x>) whose first change of sign is located; its time is the
-    variable `event_<name>` (NaN if it does not happen). max_steps: of the integrator, for one run between two
-    switches. The rest is as in `descend`.
+    variable `event_<name>` (NaN if it does not happen; a jump where an intervention begins or ends is no event).
+    max_steps: of the integrator, for one run between two switches. The rest is as in `descend`.
 
     Returns a record (`toymodel.records`). Raises ValueError for an argument out of range, and RuntimeError where the
     integrator gives up.

@@ -16,6 +16,7 @@ acts on reduced runs, on runs of all entries, on descent and on flow.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterable
@@ -23,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 import jax.numpy as jnp
+import numpy as np
 import xarray as xr
 
 from toymodel.labels import Batch, as_labelled, check_values
@@ -32,7 +34,7 @@ from toymodel.state import Full, Reduced
 State = TypeVar("State", Reduced, Full)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Intervention:
     """Something that acts from the time `at` until just before the time `until`; this one does nothing."""
 
@@ -69,7 +71,7 @@ class Intervention:
         return {}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _OfVectors(Intervention):
     vectors: str = field(kw_only=False)
 
@@ -97,11 +99,16 @@ class Clamp(_OfVectors):
         ways = [self.overlap is not None or self.residual is not None, self.like is not None, self.entries is not None]
         if sum(ways) > 1:
             raise ValueError("Clamp takes one of overlap and residual, like, or entries")
-        if self.overlap is not None:
-            check_values("Clamp: overlap", self.overlap, -math.inf)
-        if self.residual is not None:
-            check_values("Clamp: residual", self.residual)
-        if self.like is not None and not ({"overlap", "residual"} <= set(self.like) and "time" not in self.like.dims):
+        for name, value, least in (("overlap", self.overlap, -math.inf), ("residual", self.residual, 0.0)):
+            if value is not None:
+                check_values(f"Clamp: {name}", value, least)
+                if np.ndim(value) and not isinstance(value, xr.DataArray):
+                    raise ValueError(f"Clamp: {name} must be a number or an xarray.DataArray, got {value!r}")
+        if self.like is not None and not (
+            isinstance(self.like, xr.Dataset)
+            and {"overlap", "residual", "vector"} <= set(self.like.variables)
+            and "time" not in self.like.dims
+        ):
             raise ValueError(
                 "Clamp: like must hold overlap and residual at one time; take one with tm.state_at(runs, time)"
             )
@@ -112,6 +119,8 @@ class Clamp(_OfVectors):
             for x in self.vectors:
                 if not 1 <= self.entries <= model.dims[x]:
                     raise ValueError(f"Clamp({x!r}): entries must be 1..{model.dims[x]}, got {self.entries}")
+        if self.like is not None and (missing := set(self.vectors) - set(self.like["vector"].values.tolist())):
+            raise ValueError(f"Clamp: like has no vector {sorted(missing)[0]!r}; take a state of a run that has it")
 
     def _coordinates(self, x: str) -> tuple[Any, Any]:
         if self.like is not None:
@@ -200,7 +209,10 @@ class Change(Intervention):
         loss = self.loss  # type: ignore[attr-defined]
         if loss is None:
             return model
-        return Model(model.mechanisms, loss, model.dims, model.costs, {}, model.weights, model.target_norms)
+        values = {**model.parameters, **{p: np.ravel(value)[0] for p, value in self.parameters().items()}}
+        names = inspect.signature(loss).parameters if callable(loss) else ()
+        known = {p: value for p, value in values.items() if p in names}
+        return Model(model.mechanisms, loss, model.dims, model.costs, known, model.weights, model.target_norms)
 
     def parameters(self) -> dict[str, Any]:
         return self._values  # type: ignore[attr-defined]

@@ -26,6 +26,7 @@ from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import sympy as sp
+from sympy.printing.str import StrPrinter
 
 Value = TypeVar("Value")
 
@@ -159,7 +160,10 @@ class Model:
                 **{t: sp.Symbol(t, nonnegative=True) for t in self.terms},
                 **{p: sp.Symbol(p, nonnegative=True) for p in self.parameters},
             )
-            return sp.sympify(loss, strict=True)
+            loss = sp.sympify(loss, strict=True)
+            if not isinstance(loss, sp.Expr) or not {str(s) for s in loss.free_symbols} & set(self.terms):
+                raise TypeError(f"got {loss}")
+            return loss
         except (TypeError, AttributeError, sp.SympifyError) as error:
             raise ValueError(
                 f"loss must use the operators + - * / ** on its arguments and nothing else: {error}"
@@ -241,7 +245,7 @@ class Model:
         """Everything that defines the model; `Model.from_json` reads it back."""
         parts = {name: dict(getattr(self, name)) for name in _PARTS}
         parts["parameters"] = {p: self.parameters[p] for p in self.form.parameters}
-        return json.dumps({"loss": str(self.expression), **parts})
+        return json.dumps({"loss": _Exact().doprint(self.expression), **parts})
 
     @classmethod
     def from_json(cls, text: str) -> Model:
@@ -255,6 +259,13 @@ class Model:
         Every name in it that is no mechanism or cost is a parameter and needs a value in `parameters`.
         """
         return cls(mechanisms, _loss_of(loss, {*mechanisms, *others.get("costs", {})}), dims, **others)
+
+
+class _Exact(StrPrinter):
+    """Prints an expression with all digits of its numbers."""
+
+    def _print_Float(self, expr: sp.Float) -> str:
+        return repr(float(expr))
 
 
 _PARTS = ("mechanisms", "costs", "dims", "parameters", "weights", "target_norms")
@@ -373,7 +384,8 @@ def _parameters_of(loss: Callable[..., Any], terms: Mapping[str, str]) -> dict[s
 
 def _loss_of(text: str, terms: set[str]) -> Callable[..., Any]:
     """The function that the text of an expression stands for; nothing but names, numbers and operators is let in."""
-    allowed = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Name, ast.Load, ast.Constant, ast.operator, ast.unaryop)
+    operators = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.UAdd, ast.USub)
+    allowed = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Name, ast.Load, ast.Constant, *operators)
     try:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, TypeError) as error:

@@ -62,7 +62,7 @@ class Problem:
             if p not in model.parameters and p not in of_loss:
                 raise ValueError(f"unknown parameter {p!r}; the loss has {sorted(model.parameters) or 'none'}")
             check_values(p, value)
-        weighed = {t: as_labelled(t, value) for t, value in {**model.weights, **(weights or {})}.items()}
+        weighed = {t: as_labelled(f"weight_{t}", value) for t, value in {**model.weights, **(weights or {})}.items()}
         for t, value in weighed.items():
             if t not in model.terms:
                 raise ValueError(f"weights has the unknown name {t!r}; allowed are {list(model.terms)}")
@@ -72,6 +72,8 @@ class Problem:
                 act.check(model)
         values = [*given.values(), *weighed.values(), *(v for act in interventions for v in act.labelled())]
         batch = Batch.of([*labelled, *(v for v in values if isinstance(v, xr.DataArray))])
+        if taken := {"time", "step", "vector", "mechanism"} & set(batch.dims):
+            raise ValueError(f"the dimension {min(taken)!r} belongs to the record; sweep along another name")
         parameters = {**model.parameters, **given}
         return cls(model, batch, parameters, weighed, tuple(interventions))
 

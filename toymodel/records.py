@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import xarray as xr
 
+from toymodel.interventions import Intervention
 from toymodel.model import Model
 from toymodel.prepare import Problem
 from toymodel.reduction import Plane, unlearned_loss
@@ -54,20 +55,22 @@ def record(
     runs["time"].attrs["units"] = "steps x step size"
     if steps is not None:
         runs = runs.assign_coords(step=("time", steps))
-    swept = {
-        p: value for p, value in problem.parameters.items() if isinstance(value, xr.DataArray) and p not in runs.coords
-    }
-    runs = runs.assign_coords(swept)
+    given = {**problem.parameters, **{f"weight_{t}": value for t, value in problem.weights.items()}}
+    swept = {name: value for name, value in given.items() if isinstance(value, xr.DataArray)}
+    runs = runs.assign_coords({name: value for name, value in swept.items() if name not in runs.coords})
     runs.attrs = {**attrs, **_origin(problem)}
     return runs
 
 
 def _origin(problem: Problem) -> dict[str, Any]:
-    parameters = {p: v if not isinstance(v, xr.DataArray) else "swept" for p, v in problem.parameters.items()}
+    def numbers(given: dict[str, Any]) -> str:
+        return json.dumps({k: "swept" if isinstance(v, xr.DataArray) else float(v) for k, v in given.items()})
+
     return {
         "model": problem.model.to_json(),
-        "parameters": json.dumps(parameters),
-        "interventions": "; ".join(map(_described, problem.interventions)),
+        "parameters": numbers(problem.parameters),
+        "weights": numbers(problem.weights),
+        "interventions": "; ".join(_described(act, problem.model) for act in problem.interventions),
         "toymodel_format": FORMAT,
         "toymodel_version": _version("toymodel"),
         "toymodel_commit": _commit(),
@@ -76,16 +79,16 @@ def _origin(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _described(act: Any) -> str:
+def _described(act: Intervention, model: Model) -> str:
     """One line for an intervention; the values of a labelled argument are named by their dimensions only."""
     parts = []
-    for name, value in vars(act).items():
+    for name, value in {**vars(act), **act.parameters()}.items():
         if isinstance(value, (xr.DataArray, xr.Dataset)):
             value = f"<{', '.join(f'{d}: {n}' for d, n in value.sizes.items())}>"
         elif callable(value):
-            value = "<function>"
-        if value not in (None, float("inf")):
-            parts.append(f"{name.lstrip('_')}={value}")
+            value = act.changed(model).expression
+        if value not in (None, float("inf"), "") and not name.startswith("_"):
+            parts.append(f"{name}={value}")
     return f"{type(act).__name__}({', '.join(parts)})"
 
 

@@ -28,14 +28,11 @@ def from_vectors(model: Model, vectors: xr.Dataset, heads: Mapping[str, int] | N
     also holds the inner products over these entries that such a run needs.
     """
     heads = dict(heads or {})
+    check_vectors(model, vectors)
     parts = []
     for x in model.vectors:
-        if x not in vectors or f"{x}_target" not in vectors:
-            raise ValueError(f"vectors has no variables {x!r} and {x + '_target'!r}, along {x + '_entry'!r}")
         value, target = vectors[x].astype(float), vectors[f"{x}_target"].astype(float)
         entry = f"{x}_entry"
-        if value.sizes[entry] != model.dims[x]:
-            raise ValueError(f"vectors[{x!r}] must have {model.dims[x]} entries as in dims, got {value.sizes[entry]}")
         norm = (target**2).sum(entry) ** 0.5
         along = target / norm
         overlap = (value * along).sum(entry)
@@ -131,13 +128,14 @@ def aligned_start(model: Model, overlap: Any = 0.1, residual: Any = 0.0, target_
 def state_at(runs: xr.Dataset, time: Any, dim: str = "taken") -> xr.Dataset:
     """The state of runs at a time (the nearest recorded), or at several along the dimension `dim`, as a start.
 
+    A DataArray of times keeps its dimensions: along `seed`, it is one time for each of the runs.
     It serves as the start of other runs, and in `Clamp("bc", like=...)`.
     """
     end = float(runs["time"][-1])
     check_values("time", time)
     if np.max(time) > end:
         raise ValueError(f"time must be within the run, 0..{end:g}, got {np.max(time)}")
-    if np.ndim(time) > 0:
+    if np.ndim(time) > 0 and not isinstance(time, xr.DataArray):
         times = np.asarray(time, dtype=float)
         time = xr.DataArray(times, dims=dim, coords={dim: times})
     state = (
@@ -147,6 +145,16 @@ def state_at(runs: xr.Dataset, time: Any, dim: str = "taken") -> xr.Dataset:
     )
     state.attrs = {"start": f"state of a run ({runs.attrs.get('start', 'unknown start')})"}
     return state.transpose(..., "vector")
+
+
+def check_vectors(model: Model, vectors: xr.Dataset) -> None:
+    """Raises ValueError unless the dataset holds values and targets of all vectors of this model."""
+    for x in model.vectors:
+        entry = f"{x}_entry"
+        if not all(name in vectors and entry in vectors[name].dims for name in (x, f"{x}_target")):
+            raise ValueError(f"vectors has no variables {x!r} and {x + '_target'!r}, along {entry!r}")
+        if vectors.sizes[entry] != model.dims[x]:
+            raise ValueError(f"vectors[{x!r}] must have {model.dims[x]} entries as in dims, got {vectors.sizes[entry]}")
 
 
 def check_start(model: Model, start: xr.Dataset) -> None:

@@ -29,6 +29,7 @@ from toymodel.model import Form, Model
 from toymodel.prepare import Problem
 from toymodel.progress import progress_bar
 from toymodel.records import record
+from toymodel.start import check_vectors
 from toymodel.state import Count, Full, coordinates
 
 Vectors = Mapping[str, Any]
@@ -82,17 +83,15 @@ def descend_vectors(
     for name, value in (("steps", steps), ("every", every), ("sample", 1 if sample is None else sample)):
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+    if not (np.isfinite(lr) and lr > 0):
+        raise ValueError(f"lr must be > 0 and finite, got {lr}")
     if not (np.isfinite(noise) and noise >= 0):
         raise ValueError(f"noise must be >= 0 and finite, got {noise}")
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-    problem = Problem.of(
-        model,
-        [vectors[model.vectors[0]].isel({f"{model.vectors[0]}_entry": 0}, drop=True)],
-        interventions,
-        weights,
-        parameters,
-    )
+    check_vectors(model, vectors)
+    firsts = [vectors[f"{x}{end}"].isel({f"{x}_entry": 0}, drop=True) for x in model.vectors for end in ("", "_target")]
+    problem = Problem.of(model, firsts, interventions, weights, parameters)
     with jax.enable_x64(dtype == "float64"):
         marks, seen, norms = _run(problem, vectors, steps, lr, every, noise, sample, noise_seed, dtype, progress)
     planes = {name: seen.pop(name) for name in ("overlap", "residual")} | {"target_norm": norms}
@@ -105,6 +104,8 @@ def descend_vectors(
         **vectors.attrs,
     }
     attrs |= {"noise": noise, "sample": sample or "all", "noise_seed": noise_seed}
+    if wrong := int((~np.isfinite(seen["loss"][-1])).sum()):
+        raise FloatingPointError(f"the loss of {wrong} runs diverges at lr={lr}; use a smaller lr")
     return record(problem, marks * lr, marks, seen, planes, attrs)
 
 
