@@ -6,9 +6,11 @@ from .interventions import Freeze as Freeze
 from .measures import first_below as first_below
 from .measures import first_true as first_true
 from .measures import measure as measure
+from .model import LONG_PATHWAY_START as LONG_PATHWAY_START
 from .model import Model as Model
 from .model import coopetition as coopetition
 from .model import induction as induction
+from .model import long_pathway as long_pathway
 from .records import load as load
 from .records import model_of as model_of
 from .records import save as save
@@ -20,4 +22,10 @@ from .start import paper_vectors as paper_vectors
 from .start import random_start as random_start
 from .start import random_vectors as random_vectors
 from .start import state_at as state_at
+from .sweeps.axes import linear as linear
+from .sweeps.axes import log as log
+from .sweeps.axes import samples as samples
+from .sweeps.declare import Sweep as Sweep
+from .sweeps.execute import sweep as sweep
+from .sweeps.store import open_sweep as open_sweep
 from .vectors import descend_vectors as descend_vectors

@@ -1,0 +1,145 @@
+"""The commands `toymodel sweep` and `toymodel plot`."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from toymodel.model import Model
+from toymodel.sweeps.declare import Sweep, model_of_table
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.command()
+def sweep(
+    file: Annotated[
+        Path | None, typer.Argument(help="A TOML file that declares the sweep; options win over it.")
+    ] = None,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(help="What to vary: 'alpha=log(1e-3, 1, 64)', 'lr=[0.5, 1]'; repeat for several."),
+    ] = None,
+    store: Annotated[Path | None, typer.Option(help="Folder for the result; an unfinished one is continued.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A preset (coopetition, induction), or a JSON file that Model.to_json wrote.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds of the start: 7, 0:4 (0, 1, 2, 3), or 1,5,9.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of each run [default: 16000].")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A value for all runs, NAME=VALUE; repeat for several.")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="Start: paper, random or aligned [default: paper].")] = None,
+    lr: Annotated[float | None, typer.Option(help="Step size [default: 1].")] = None,
+    integrator: Annotated[
+        str | None, typer.Option(help="descent, or flow until steps x lr [default: descent].")
+    ] = None,
+    intervene: Annotated[
+        list[str] | None,
+        typer.Option(help="An intervention, 'Clamp(\"d\", overlap=0, residual=0)'; repeat for several."),
+    ] = None,
+    design: Annotated[
+        str | None, typer.Option(help="Random points in the ranges instead of all: \"samples(1024, 'sobol')\".")
+    ] = None,
+    stop_below: Annotated[float | None, typer.Option(help="End a run when its loss is below this.")] = None,
+    every: Annotated[int | None, typer.Option(help="Also keep the losses each so many steps.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float64 or float32 [default: float64].")] = None,
+    rtol: Annotated[float | None, typer.Option(help="Tolerance of a flow [default: 1e-6].")] = None,
+    chunk: Annotated[int | None, typer.Option(help="Runs that are computed and written together.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler whose workers compute.")] = None,
+) -> None:
+    """Run a sweep and write its measures, chunk by chunk, to a store. The same command continues after a stop.
+
+    Example: toymodel sweep --over "alpha=log(1e-3, 1, 64)" --over "mu_icl=log(1e-3, 1, 64)" --seeds 0:4 --store a.zarr
+    """
+    given = dict(
+        model=None if model is None else _model(model), seeds=seeds, steps=steps, start=start, lr=lr,
+        integrator=integrator, interventions=intervene, design=design, stop_below=stop_below, every=every,
+        precision=precision, rtol=rtol, chunk=chunk, over=dict(map(_named, over or [])),
+        fixed={name: _number(name, value) for name, value in map(_named, set_ or [])},
+    )  # fmt: skip
+    declared, written = declared_by(file, given)
+    target = store if store is not None else written
+    if target is None:
+        raise ValueError("give a folder for the result: --store NAME.zarr (or `store` in the file)")
+    from toymodel.sweeps.execute import execute
+
+    result = execute(declared, target, client=scheduler)
+    typer.echo(f"wrote {target}: {dict(result.sizes)}")
+
+
+def declared_by(file: Path | None, given: dict[str, Any]) -> tuple[Sweep, str | None]:
+    """The sweep of a TOML file with the options that are given (not None, not empty) in place of its entries."""
+    parts: dict[str, Any] = {"model": model_of_table("coopetition"), "over": {}}
+    store = None
+    if file is not None:
+        read, store = Sweep.from_toml(file)
+        parts = {part.name: getattr(read, part.name) for part in fields(read)}
+    for name, value in given.items():
+        if value is None or value in ({}, []):
+            continue
+        parts[name] = {**parts.get(name, {}), **value} if name in ("over", "fixed") else value
+    return Sweep(**parts), store
+
+
+@app.command()
+def plot(
+    store: Annotated[Path, typer.Argument(help="A store that `toymodel sweep` wrote.")],
+    x: Annotated[str, typer.Option(help="Dimension on the horizontal axis.")],
+    out: Annotated[Path, typer.Option(help="File for the plot: .png, .pdf or .svg.")],
+    y: Annotated[str | None, typer.Option(help="Dimension on the vertical axis (phase, heat).")] = None,
+    kind: Annotated[
+        str, typer.Option(help="phase, heat, slice (median and quartiles) or seeds (every run).")
+    ] = "phase",
+    measure: Annotated[str, typer.Option(help="emergence, lifetime, minimum, bump, ... (not for phase).")] = "lifetime",
+    mechanism: Annotated[str, typer.Option(help="Whose measure.")] = "icl",
+) -> None:
+    """Plot the measures of a sweep: phase diagrams, slices, distributions over seeds.
+
+    Example: toymodel plot a.zarr --x alpha --y mu_icl --kind heat --measure lifetime --out lifetime.png
+    """
+    if out.suffix not in (".png", ".pdf", ".svg"):
+        raise ValueError(f"out must end in .png, .pdf or .svg, got {out.name!r}")
+    from toymodel.sweeps import plots
+    from toymodel.sweeps.store import open_sweep
+
+    typer.echo(f"wrote {plots.plot(open_sweep(store), out, x, y, kind, measure, mechanism)}")
+
+
+def _model(text: str) -> Model:
+    return Model.from_json(Path(text).read_text()) if text.endswith(".json") else model_of_table(text)
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ValueError(f"expected NAME=VALUE, got {text!r}")
+    return name.strip(), value.strip()
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(ast.literal_eval(text))
+    except (ValueError, SyntaxError, TypeError):
+        raise ValueError(f"--set {name} needs a number, got {text!r}") from None
+
+
+def main() -> None:
+    """Runs the commands; a wrong input ends in one line, an interruption in how to go on."""
+    try:
+        app()
+    except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
+        typer.echo(f"toymodel: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt as stop:
+        typer.echo(f"toymodel: {stop or 'interrupted'}", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""A sweep as a declaration: the model, what is varied, and how each run is made. It computes nothing.
+
+A sweep is the same whether it was written in Python, in a TOML file or on a command line; its `identity` is what a
+store remembers, and what a later call is compared with. What can be varied in `over`, or set for all runs in `fixed`,
+for a vector x and a term t (`scale` and `target_scale` also without a letter, for all vectors):
+
+    any parameter of the loss, alpha, mu_icl, ...       lr                  the step size
+    dim_x                 the number of entries         weight_t            the weight w_t
+    scale_x, norm_x       start: times a factor, |x|    target_scale_x, target_norm_x    the same of the target
+    overlap_x, residual_x start: coordinates            integrator          "descent" or "flow"
+    intervention          cases, label -> text          any other name that the text of an intervention uses
+
+The weights and target norms of a model keep their ratio to the default ones when a dimension changes.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toymodel import model as models
+from toymodel.model import Model
+from toymodel.sweeps.acts import described, interventions_of, names_in
+from toymodel.sweeps.axes import Axis, Samples, axis_of, design_of, seeds_of
+
+STARTS = ("paper", "random", "aligned")
+INTEGRATORS = ("descent", "flow")
+PREFIXES = ("scale", "target_scale", "dim", "norm", "target_norm", "overlap", "residual")
+LABELLED = ("integrator", "intervention")
+CHUNK = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """See `toymodel.sweep` for the fields; all of them are checked here, with a ValueError that names the field."""
+
+    model: Model
+    over: Mapping[str, Any]
+    seeds: Any = 0
+    steps: int = 16_000
+    start: str = "paper"
+    lr: float = 1.0
+    integrator: str = "descent"
+    interventions: Sequence[Any] | str = ()
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    design: Samples | str | None = None
+    stop_below: float | None = None
+    every: int | None = None
+    precision: str = "float64"
+    rtol: float = 1e-6
+    chunk: int | None = None
+
+    def __post_init__(self):
+        put = object.__setattr__
+        put(self, "over", {name: axis_of(name, given) for name, given in dict(self.over).items()})
+        put(self, "seeds", seeds_of(self.seeds))
+        put(self, "design", design_of(self.design))
+        put(self, "interventions", interventions_of(self.interventions))
+        put(self, "fixed", {name: float(value) for name, value in dict(self.fixed).items()})
+        put(self, "chunk", self.chunk if self.chunk is not None else CHUNK if self.every is None else 512)
+        self._check()
+
+    def _check(self) -> None:
+        for name in ("steps", "chunk", "every"):
+            value = getattr(self, name)
+            if not (name == "every" and value is None) and (not isinstance(value, (int, np.integer)) or value < 1):
+                raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+        for name, allowed in (
+            ("start", STARTS),
+            ("integrator", INTEGRATORS),
+            ("precision", ("float64", "float32")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        if not (np.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr must be > 0 and finite, got {self.lr}")
+        if self.stop_below is not None and not self.stop_below > 0:
+            raise ValueError(f"stop_below must be > 0, got {self.stop_below}")
+        if not 0 < self.rtol < 1:
+            raise ValueError(f"rtol must be within 0..1, got {self.rtol}")
+        if both := set(self.over) & set(self.fixed):
+            raise ValueError(f"{sorted(both)[0]} is both varied and fixed")
+        if not self.over and self.design is not None:
+            raise ValueError("a design needs at least one range in over")
+        for name in (*self.over, *self.fixed):
+            self._check_name(name)
+        for name, axis in self.over.items():
+            self._check_values(name, axis)
+        for name, value in self.fixed.items():
+            self._check_numbers(name, np.array([value]))
+        if self.integrator == "flow" and self.stop_below is not None:
+            raise ValueError("stop_below is for integrator='descent'; a flow goes on to its end")
+        flows = self.integrator == "flow" or "integrator" in self.over
+        if flows and (self.every is not None or "lr" in self.over):
+            raise ValueError("every and a varied lr are for integrator='descent'")
+        if self.every is not None and "lr" in self.over:
+            raise ValueError("every needs one lr, so that all runs are recorded at the same times")
+
+    @property
+    def free_names(self) -> set[str]:
+        """Names in the texts of interventions that stand for values of this sweep."""
+        cases = [text for axis in self.over.values() for text in axis.texts]
+        return names_in([*self.interventions, *(act for text in cases for act in interventions_of(text))])
+
+    def case(self, label: str) -> tuple[Any, ...]:
+        """The interventions of a case of the axis `intervention`."""
+        axis = self.over["intervention"]
+        return interventions_of(dict(zip(axis.values, axis.texts, strict=True))[label])
+
+    def _check_name(self, name: str) -> None:
+        if name in self.allowed or name in self.free_names:
+            return
+        raise ValueError(f"cannot vary or fix {name!r}; allowed are {', '.join(self.allowed)}")
+
+    @cached_property
+    def allowed(self) -> tuple[str, ...]:
+        """The names that can be varied or fixed."""
+        of_vectors = [f"{prefix}_{x}" for prefix in PREFIXES for x in self.model.vectors]
+        of_terms = [f"weight_{t}" for t in self.model.terms]
+        return (*self.model.parameters, "lr", *LABELLED, "scale", "target_scale", *of_vectors, *of_terms)
+
+    def _check_values(self, name: str, axis: Axis) -> None:
+        if (axis.kind == "cases") != (name == "intervention"):
+            raise ValueError(f"over: cases (label -> text) are for intervention, got {axis} for {name}")
+        values = axis.points(name) if axis.count or axis.values else np.array([axis.low, axis.high])
+        if self.design is None:
+            axis.points(name)
+        if name == "integrator" and not set(values.tolist()) <= set(INTEGRATORS):
+            raise ValueError(f"integrator must be one of {INTEGRATORS}, got {values.tolist()}")
+        if name not in LABELLED:
+            self._check_numbers(name, values)
+
+    def _check_numbers(self, name: str, values: np.ndarray) -> None:
+        if values.dtype.kind != "f":
+            raise ValueError(f"{name} must be a number, got {values.tolist()}")
+        signed = name in self.free_names or name.startswith("overlap_")
+        positive = name == "lr" or name.startswith(("dim_", "weight_", "target_"))
+        wrong = values[~np.isfinite(values) | (~(values > 0) if positive else ~(values >= 0) & (not signed))]
+        if name.startswith("dim_"):
+            wrong = values[(np.round(values) != values) | (values < 1)]
+        if len(wrong):
+            allowed = "a whole number >= 1" if name.startswith("dim_") else "> 0" if positive else ">= 0"
+            raise ValueError(f"{name} must be {allowed}{' and finite' * (name[:4] != 'dim_')}, got {wrong[0]:g}")
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that a result depends on, as it can be written to JSON."""
+        return {
+            "model": json.loads(self.model.to_json()),
+            "over": {name: str(axis) for name, axis in self.over.items()},
+            "seeds": self.seeds if isinstance(self.seeds, int) else list(self.seeds),
+            "interventions": [described(act, self.model) for act in self.interventions],
+            "fixed": dict(sorted(self.fixed.items())),
+            "design": None if self.design is None else str(self.design),
+            **{
+                name: getattr(self, name)
+                for name in ("steps", "start", "lr", "integrator", "stop_below", "every", "precision", "rtol", "chunk")
+            },
+        }
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sweep) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.identity))
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> tuple[Sweep, str | None]:
+        """The sweep that a TOML file declares, and its `store`, if it names one."""
+        try:
+            with open(path, "rb") as file:
+                parts = tomllib.load(file)
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{path} is not TOML: {error}") from None
+        store = parts.pop("store", None)
+        allowed = set(cls.__dataclass_fields__)
+        if unknown := set(parts) - allowed:
+            raise ValueError(f"{path}: unknown entry {sorted(unknown)[0]!r}; allowed are {sorted(allowed | {'store'})}")
+        parts["model"] = model_of_table(parts.get("model", {"preset": "coopetition"}))
+        return cls(over=parts.pop("over", {}), **parts), store
+
+
+def model_of_table(table: Mapping[str, Any] | str) -> Model:
+    """A model from a table: a preset with its arguments, or what `Model.from_expression` takes."""
+    table = {"preset": table} if isinstance(table, str) else dict(table)
+    if "preset" not in table:
+        return Model.from_expression(**table)
+    name = table.pop("preset")
+    preset = getattr(models, name, None)
+    if name.startswith("_") or getattr(preset, "__annotations__", {}).get("return") != "Model":
+        raise ValueError(f"model: unknown preset {name!r}; one is 'coopetition'")
+    dims = table.pop("dims", None)
+    try:
+        return preset(**table, **({} if dims is None else {"dims": tuple(dims)}))  # type: ignore[misc]
+    except TypeError as error:
+        raise ValueError(f"model: {error}") from None

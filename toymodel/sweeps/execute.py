@@ -1,0 +1,178 @@
+"""Runs a sweep: chunk after chunk here, or on the workers of a Dask client; the results are written here in both cases.
+
+A chunk is computed by the same function from the same declaration wherever it runs, so a store has the same bytes
+whether one process wrote it, many, or several after one another.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from tqdm import tqdm
+
+from toymodel.model import Model
+from toymodel.sweeps.axes import Samples
+from toymodel.sweeps.declare import Sweep
+from toymodel.sweeps.measured import measured_chunk
+from toymodel.sweeps.store import Memory, Store
+
+LONG = 4e7  # run-steps (about two seconds) from which a progress bar is shown on a terminal
+
+
+def sweep(
+    model: Model,
+    over: Mapping[str, Any],
+    seeds: Any = 0,
+    steps: int = 16_000,
+    *,
+    store: str | os.PathLike[str] | None = None,
+    start: str = "paper",
+    lr: float = 1.0,
+    integrator: str = "descent",
+    interventions: Sequence[Any] | str = (),
+    fixed: Mapping[str, float] | None = None,
+    design: Samples | str | None = None,
+    stop_below: float | None = None,
+    every: int | None = None,
+    precision: str = "float64",
+    rtol: float = 1e-6,
+    chunk: int | None = None,
+    client: Any = None,
+    progress: bool | None = None,
+) -> xr.Dataset:
+    """The measures of a run for every combination of the values in `over` and the seeds.
+
+    over: name -> log(...), linear(...), a list, or cases; `toymodel.sweeps.declare` lists what can be varied.
+    seeds: of the start, a number or several (dimension `seed`). start: "paper", "random" or "aligned", as
+    `paper_start`, `random_start`, `aligned_start`. fixed: what can be varied, with one value for all runs.
+    steps, lr, interventions, stop_below: as in `descend`, but a run whose loss falls below `stop_below` ends there, as
+    in the paper, and its measures are those of the record until then. Interventions may be text in which varied names
+    stand, such as "Change(until=t_switch, alpha=0)". integrator: "descent", or "flow" until t = steps x lr with the
+    tolerance rtol. design: `samples(n)` draws n points in the ranges of `over` instead of the product. every: also keep
+    losses and coordinates each so many steps. precision: "float64" or "float32". chunk: runs that are computed and
+    written together.
+
+    store: a folder, written chunk by chunk; the same call continues it after an interruption. client: a Dask client, or
+    the address of a scheduler, whose workers compute. progress: show it (by default on a terminal only).
+
+    Returns the measures of `toymodel.measure`, `final` and `stopped` along the dimensions of `over`, `seed` and
+    `mechanism`; read from the store when they are used. Raises ValueError for a wrong argument or a store of another
+    sweep, OSError where the store cannot be written.
+    """
+    declared = Sweep(
+        model, over, seeds, steps, start, lr, integrator, interventions, fixed or {}, design, stop_below, every,
+        precision, rtol, chunk,
+    )  # fmt: skip
+    return execute(declared, store, client, progress)
+
+
+def execute(
+    declared: Sweep, store: str | os.PathLike[str] | None = None, client: Any = None, progress: bool | None = None
+) -> xr.Dataset:
+    """Runs what is not finished yet of a declared sweep and returns its measures."""
+    results = Memory(declared) if store is None else Store(declared, store)
+    pending, runs = results.pending(), results.grid.runs
+    sizes = [_size(results.grid.shape, box) for box in results.boxes]
+    show = runs * declared.steps > LONG if progress is None else progress
+    hidden = True if progress is False or not show else None if progress is None else False
+    with (
+        tqdm(
+            total=runs, initial=runs - sum(sizes[i] for i in pending), unit="run", desc="sweep", disable=hidden
+        ) as bar,
+        _interruptible() as interrupted,
+        _connected(client) as connected,
+    ):
+        compute = _here if connected is None else _on_workers(connected)
+        for number, values in compute(declared, pending, interrupted):
+            results.write(number, values)
+            bar.update(sizes[number])
+    if interrupted() and (left := len(results.pending())):
+        kept = "nothing is kept without a store" if store is None else f"give the same command again to go on ({store})"
+        raise KeyboardInterrupt(f"stopped with {left} of {len(sizes)} chunks left; {kept}")
+    return results.dataset()
+
+
+def _size(shape: tuple[int, ...], box: tuple[slice, ...]) -> int:
+    return int(np.prod([len(range(*part.indices(n))) for part, n in zip(box, shape, strict=True)]))
+
+
+Chunks = Iterator[tuple[int, dict[str, np.ndarray]]]
+
+
+def _here(declared: Sweep, pending: list[int], interrupted: Callable[[], bool]) -> Chunks:
+    for number in pending:
+        if interrupted():
+            return
+        yield number, measured_chunk(declared, number)
+
+
+def _on_workers(client: Any) -> Callable[..., Chunks]:
+    """Chunks from the workers as they come; a few wait in the queue of each worker, so that memory stays bounded."""
+
+    def compute(declared: Sweep, pending: list[int], interrupted: Callable[[], bool]) -> Chunks:
+        from distributed import as_completed
+
+        waiting = iter(pending)
+        shared = client.scatter(declared, broadcast=True)
+
+        def next_ones(count: int) -> list[Any]:
+            numbers = [] if interrupted() else [n for _, n in zip(range(count), waiting, strict=False)]
+            return [client.submit(_numbered, shared, n, pure=False) for n in numbers]
+
+        at_once = 3 * max(len(client.scheduler_info()["workers"]), 1)
+        queue = as_completed(next_ones(at_once))
+        for future in queue:
+            yield future.result()
+            future.release()
+            for more in next_ones(1):
+                queue.add(more)
+
+    return compute
+
+
+def _numbered(declared: Sweep, number: int) -> tuple[int, dict[str, np.ndarray]]:
+    return number, measured_chunk(declared, number)
+
+
+@contextmanager
+def _connected(client: Any) -> Iterator[Any]:
+    """The client itself, or one for the address of a scheduler, closed afterwards."""
+    if not isinstance(client, str):
+        yield client
+        return
+    from distributed import Client
+
+    try:
+        opened = Client(client, timeout=20)
+    except (OSError, ValueError) as error:
+        raise OSError(f"no Dask scheduler answers at {client}: {error}") from None
+    with opened:
+        yield opened
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C into a note that is looked at between chunks; the second one stops at once."""
+    noted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, _frame: Any) -> None:
+        noted.append(number)
+        signal.signal(signal.SIGINT, before)
+        tqdm.write("finishing this chunk; Ctrl-C again stops at once")
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(noted)
+    finally:
+        signal.signal(signal.SIGINT, before)
