@@ -4,10 +4,7 @@ import toymodel as tm
 from toymodel import plotting
 
 SEED, STEPS = 7, 16_000
-
-
-def only_icl(icl, ciwl, cost):
-    return icl
+ICL_ALONE = tm.Change(loss=lambda icl, ciwl, cost: icl)
 
 
 def main() -> None:
@@ -16,7 +13,7 @@ def main() -> None:
     both = tm.descend(model, start, STEPS, mu_icl=[0.1, 0.0])
     full, matched = (both.sel(mu_icl=mu, drop=True) for mu in both.mu_icl)
     settled = tm.measure(full).phase == "transient ICL"
-    given = [tm.Change(loss=only_icl), tm.Clamp("bc", like=tm.state_at(full, STEPS))]
+    given = [ICL_ALONE, tm.Clamp("bc", like=tm.state_at(full, STEPS))]
     runs = {
         "full training": full,
         "ICL alone": tm.descend(model, start, STEPS, interventions=given[:1]),

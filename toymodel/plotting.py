@@ -35,6 +35,7 @@ COLOURS = {
     "shared": "#009E73",
     "other": "#E69F00",
     "light": "#56B4E9",
+    "none": "#D9D9D9",
 }
 NAMES = {
     "icl": "ICL",
