@@ -312,6 +312,35 @@ def coopetition(
     )
 
 
+def long_pathway(
+    alpha: float = 0.1,
+    mu_icl: float = 0.1,
+    mu_ciwl: float = 0.0,
+    dims: tuple[int, int, int, int, int] = (20, 20, 20, 160, 20),
+) -> Model:
+    """The paper's model with one more vector, e, in the pathway of in-context learning: icl = a x e x b x c.
+
+    The smallest change found after which ICL comes first, is transient, and does not emerge in time once CIWL is
+    blocked (`derivations/cooperation.py`). It holds for small starts in which d starts larger than the others and its
+    target is stronger: `random_start(long_pathway(), seeds, **LONG_PATHWAY_START)`. `dims` are those of a, b, c, d, e.
+    """
+    return Model(
+        mechanisms={"icl": "aebc", "ciwl": "dbc"},
+        costs={"cost": "ad"},
+        loss=_coopetition_loss,
+        dims=dict(zip("abcde", dims, strict=True)),
+        parameters={"mu_icl": mu_icl, "mu_ciwl": mu_ciwl, "alpha": alpha},
+    )
+
+
+LONG_PATHWAY_START = FrozenDict(
+    {
+        "scale": FrozenDict({"a": 0.02, "b": 0.02, "c": 0.02, "d": 1.0, "e": 0.02}),
+        "target_scale": FrozenDict({"a": 1.0, "b": 1.0, "c": 1.0, "d": 4.0, "e": 1.0}),
+    }
+)  # arguments of random_start in the region of long_pathway
+
+
 def _coopetition_loss(icl, ciwl, cost, *, mu_icl, mu_ciwl, alpha):
     return (icl + mu_icl) * (ciwl + mu_ciwl) + alpha * cost
 

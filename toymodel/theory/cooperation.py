@@ -1,0 +1,144 @@
+"""Cooperation and competition as numbers, and the region in which ICL comes first and yet needs CIWL.
+
+While one shared overlap has the value B and the rest is small, a and d drive the other shared factor together. The
+rate of that growth, alone and together, and to first order with what the cost takes from it, is
+
+    B k1,      B sqrt(k1^2 + k2^2),      B K - (g_a k1^2 + g_d k2^2) / (2 K^2),    K^2 = k1^2 + k2^2,
+
+k1, k2 the drives of ICL and CIWL, g_a and g_d the damping of a and d by the cost. Away from that corner, for small
+starts, the speed-up is a ratio of two quadratures (`speed_up`), and its law in the initial scale and in the length of
+the ICL pathway is closed (`law`). All of it is derived in `derivations/cooperation.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import sympy as sp
+import xarray as xr
+
+from toymodel.model import Model
+from toymodel.prepare import problem_of_start
+from toymodel.start import aligned_start
+from toymodel.theory.escape import LEARNED, escape
+from toymodel.theory.plateau import numbers_of, parts_of
+
+B, K1, K2, GA, GD = sp.symbols("B k1 k2 g_a g_d", positive=True)
+SCALE, D0, DE, N = sp.symbols("sigma d0 d_E n", positive=True)
+
+
+def growth_expressions() -> dict[str, sp.Expr]:
+    """The rates of the linearised plateau in B, k1, k2, g_a, g_d, and the two indices made of them.
+
+    cooperation = together / alone >= 1; competition = what the cost takes / alone >= 0. First order in g / (B K).
+    """
+    together, alone = B * sp.sqrt(K1**2 + K2**2), B * K1
+    lost = (GA * K1**2 + GD * K2**2) / (2 * (K1**2 + K2**2))
+    return {
+        "together": together,
+        "alone": alone,
+        "net": together - lost,
+        "cooperation": together / alone,
+        "competition": lost / alone,
+    }
+
+
+def growth(
+    model: Model, start: xr.Dataset, *, weights: Mapping[str, Any] | None = None, **parameters: Any
+) -> xr.Dataset:
+    """The numbers of `growth_expressions` for every run, with B the larger of the two shared overlaps at the start.
+
+    For mechanisms of three vectors that share two. Describes the linear stage of the escape: one shared overlap much
+    larger than all others, residuals of b and c gone, g much below B K.
+    """
+    icl, ciwl, shared, cost = parts_of(model)
+    if any(len(x) != n for x, n in ((icl, 1), (ciwl, 1), (shared, 2))):
+        raise ValueError(f"growth needs mechanisms of three vectors that share two, got {dict(model.mechanisms)}")
+    problem = problem_of_start(model, start, (), dict(weights or {}), parameters)
+    drive, damping = numbers_of(problem, start)
+
+    def of(name: str, x: str) -> np.ndarray:
+        return problem.batch.flat(start[name].sel(vector=x, drop=True))
+
+    square = {x: of("overlap", x) ** 2 + of("residual", x) ** 2 for x in (icl, ciwl)}
+    charge = damping[cost] if cost else np.zeros(problem.batch.runs)
+    factor = np.max([np.abs(of("overlap", x)) for x in shared], 0)
+    values = (factor, drive["icl"], drive["ciwl"], charge * square[ciwl], charge * square[icl])
+    return xr.Dataset(
+        {
+            name: problem.batch.labelled(sp.lambdify((B, K1, K2, GA, GD), expression, "numpy")(*values))
+            for name, expression in growth_expressions().items()
+        }
+    )
+
+
+def speed_up(
+    model: Model, start: xr.Dataset, *, weights: Mapping[str, Any] | None = None, **parameters: Any
+) -> xr.Dataset:
+    """The cooperation index of every run: `index`, the time at which ICL emerges with the private part of CIWL held at
+    zero over that with CIWL; `with_ciwl`, `without_ciwl`, the two times; `first` and `damping` as in `escape`.
+
+    A ratio of one-dimensional quadratures, valid where `damping` is below 0.1 (published model); with CIWL starting
+    larger than the others the damping by d matters little and the range is wider (benchmarks/theory_cooperation.py).
+    """
+    together = escape(model, start, weights=weights, **parameters)
+    alone = escape(model, start, without="ciwl", weights=weights, **parameters)
+    return xr.Dataset(
+        {
+            "index": alone.emergence / together.emergence,
+            "with_ciwl": together.emergence,
+            "without_ciwl": alone.emergence,
+            "first": together["first"],
+            "damping": together.damping,
+        }
+    )
+
+
+def law_expressions(private: int) -> dict[str, sp.Expr]:
+    """Times to the escape to leading order, all overlaps sigma but that of d, which is d0 > sigma, in closed form.
+
+    private: number n of private vectors of ICL (1 in the published model). alone = 1/(n k1 sigma^n). with_ciwl is the
+    time in which d drives b and c until d has grown to d_E; for d0 >> sigma it tends to ln(2 d0 / sigma) / (k2 d0).
+    speed_up is their ratio for d_E -> infinity.
+    """
+    q = sp.sqrt(D0**2 - SCALE**2)
+    alone = 1 / (private * K1 * SCALE**private)
+    together = sp.log((DE - q) * (D0 + q) / ((DE + q) * (D0 - q))) / (2 * q * K2)
+    return {"alone": alone, "with_ciwl": together, "speed_up": alone / (sp.log((D0 + q) / (D0 - q)) / (2 * q * K2))}
+
+
+def law(model: Model, scale: Any, scale_d: Any, *, target_scale: Mapping[str, float] | None = None) -> xr.Dataset:
+    """`speed_up` of `law_expressions` and `first`, whether ICL comes first, for typical overlaps of given scales.
+
+    scale, scale_d: typical initial overlap of all vectors but d, and of d (numbers or DataArrays, scale < scale_d).
+    With one private vector ICL is first where h_icl > h_ciwl (the damping of `rates`, which here says: e_icl w_icl >
+    e_ciwl w_ciwl); with two, where d can grow by enough for a and e to be amplified,
+
+        (k1 / k2) (d_C - d0) > ln(2 r T1 / (sigma^2 (d_C^2 - d0^2))) / 2,
+        d_C (d_C^2 - d0^2) = r T2,    r = 1 - 1/sqrt 2.
+
+    Leading order: a typical start, no residuals, no cost.
+    """
+    icl, _, shared, _ = parts_of(model)
+    if len(icl) > 2 or len(shared) != 2:
+        raise ValueError(f"law needs one or two private vectors of icl, got {dict(model.mechanisms)}")
+    norms = {x: norm * (target_scale or {}).get(x, 1.0) for x, norm in model.target_norms.items()}
+    start = aligned_start(model, overlap=0.0, target_norm=norms)
+    drive, damping = numbers_of(problem_of_start(model, start, (), {}, {}), start)
+    k1, k2 = float(drive["icl"][0]), float(drive["ciwl"][0])
+    goal1, goal2 = (LEARNED * np.prod([norms[x] for x in model.mechanisms[m]]) for m in ("icl", "ciwl"))
+    scale, scale_d = xr.broadcast(xr.DataArray(scale), xr.DataArray(scale_d))
+    if not bool(((scale > 0) & (scale < scale_d)).all()):
+        raise ValueError("scale and scale_d must satisfy 0 < scale < scale_d")
+    index = sp.lambdify((SCALE, D0, K1, K2), law_expressions(len(icl))["speed_up"], "numpy")(scale, scale_d, k1, k2)
+    if len(icl) == 1:
+        first = xr.full_like(scale, bool(damping["icl"][0] > damping["ciwl"][0]), dtype=bool)
+    else:
+        full = scale_d + goal2 ** (1 / 3)
+        for _ in range(60):  # Newton from above: the cubic is convex there
+            full = full - (full * (full**2 - scale_d**2) - goal2) / (3 * full**2 - scale_d**2)
+        needed = np.log(2 * goal1 / (scale**2 * (full**2 - scale_d**2))) / 2
+        first = k1 / k2 * (full - scale_d) > needed
+    return xr.Dataset({"speed_up": index, "first": first})
