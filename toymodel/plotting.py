@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,13 @@ from matplotlib.figure import Figure
 
 STYLE = Path(__file__).with_name("toymodel.mplstyle")
 
-# Okabe and Ito's colours, distinct for the colour-blind and in print
+# Okabe and Ito's colours, the purple made lighter: distinct for the colour-blind (tests/test_figures.py) and in print
 COLOURS = {
     "icl": "#0072B2",
     "ciwl": "#D55E00",
-    "iwl": "#CC79A7",
+    "iwl": "#D98CB6",
     "loss": "#000000",
-    "cost": "#7F7F7F",
+    "cost": "#6E6E6E",
     "shared": "#009E73",
     "other": "#E69F00",
     "light": "#56B4E9",
@@ -45,6 +46,13 @@ NAMES = {
     "cost": "competition",
 }
 VECTORS = {"a": COLOURS["icl"], "b": COLOURS["shared"], "c": "#6FCBAE", "d": COLOURS["ciwl"], "e": COLOURS["light"]}
+
+# what matplotlib would write of the date and of itself into each kind of file
+DATELESS: dict[str, dict[str, Any]] = {
+    "pdf": {"CreationDate": None, "ModDate": None},
+    "svg": {"Date": None},
+    "png": {"Software": None},
+}
 
 
 def new(rows: int = 1, columns: int = 1, width: float = 7.0, height: float = 3.0, **others: Any) -> tuple[Figure, Any]:
@@ -112,28 +120,23 @@ def panel_letters(axes: Any) -> None:
 
 
 def finish(script: str, figure: Figure, caption: str) -> Path:
-    """Writes the figure of a script in three formats, its caption and its dependencies; returns the path of the PNG."""
+    """Writes the figure of a script in three formats, its caption and its dependencies; returns the path of the PNG.
+
+    The PNG, which make looks at, comes last: a run that was cut off is repeated.
+    """
     source = Path(script).resolve()
     folder = source.parent / "out"
     folder.mkdir(exist_ok=True)
     name = source.stem
-    dateless: dict[str, Any] = {
-        "pdf": {"CreationDate": None, "ModDate": None},
-        "svg": {"Date": None},
-        "png": {"Software": None},
-    }
-    for kind, metadata in dateless.items():
-        _write(
-            folder / f"{name}.{kind}",
-            lambda whole, kind=kind, metadata=metadata: figure.savefig(whole, format=kind, metadata=metadata),
-        )
-    plt.close(figure)
     text = " ".join(caption.split())
     _write(folder / f"{name}.md", lambda whole: whole.write_text(f"![{name}]({name}.png)\n\n{text}\n"))
     needed = dependencies(source)
-    products = " ".join(f"figures/out/{name}.{kind}" for kind in (*dateless, "md"))
+    products = " ".join(f"figures/out/{name}.{kind}" for kind in ("md", *DATELESS))
     lines = [f"{products}: {' '.join(needed)}", *(f"{path}:" for path in needed)]
     _write(folder / f"{name}.d", lambda whole: whole.write_text("\n\n".join(lines) + "\n"))
+    for kind, metadata in DATELESS.items():
+        _write(folder / f"{name}.{kind}", partial(figure.savefig, format=kind, metadata=metadata))
+    plt.close(figure)
     return folder / f"{name}.png"
 
 
@@ -142,12 +145,9 @@ def dependencies(source: Path) -> list[str]:
     root = source.parent.parent
     files = {source, STYLE, *_used}
     files |= {Path(name).resolve() for m in list(sys.modules.values()) if (name := getattr(m, "__file__", None))}
-    inside = [path for path in files if path.is_relative_to(root) and not path.is_relative_to(root / ".venv")]
-    return sorted(
-        str(path.relative_to(root))
-        for path in inside
-        if path.suffix in (".py", ".mplstyle", ".nc", ".csv", ".npz", ".toml")
-    )
+    code = {path for path in files - _used if path.suffix in (".py", ".mplstyle")}
+    inside = [path.relative_to(root) for path in code | _used if path.is_relative_to(root)]
+    return sorted(str(path) for path in inside if not path.parts[0].startswith(".venv"))
 
 
 _used: set[Path] = set()

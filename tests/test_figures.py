@@ -1,0 +1,174 @@
+"""Figures: dependencies, what an edit makes stale, the same bytes twice, colours, and the rules of a script."""
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from toymodel.plotting import COLOURS
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = sorted((ROOT / "figures").glob("*.py"))
+KINDS = ("pdf", "svg", "png", "md", "d")
+
+OF_THE_MODEL = """
+import toymodel as tm
+from toymodel import plotting
+
+fig, ax = plotting.new(1, 1, 2, 2)
+ax.plot(plotting.uses("data.csv").read_text().split(","), label="a")
+ax.legend()
+plotting.finish(__file__, fig, f"A line of\\n   {tm.coopetition().parameters['alpha']:g}.")
+"""
+OF_NOTHING = """
+from toymodel import plotting
+
+fig, ax = plotting.new(1, 1, 2, 2)
+plotting.finish(__file__, fig, "Nothing.")
+"""
+
+
+def draw(project: Path, name: str, **environment: str) -> None:
+    subprocess.run(
+        [sys.executable, f"figures/{name}.py"],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(project), **environment},
+        check=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project with two small figures, both drawn, and an environment that passes for installed."""
+    project = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "toymodel", project / "toymodel", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, project)
+    (project / "figures").mkdir()
+    (project / ".venv").mkdir()
+    for path, text in (
+        ("figures/one.py", OF_THE_MODEL),
+        ("figures/other.py", OF_NOTHING),
+        ("data.csv", "1,2,3"),
+        (".venv/ready", ""),
+    ):
+        (project / path).write_text(text)
+    for name in ("one", "other"):
+        draw(project, name)
+    return project
+
+
+@pytest.fixture
+def fresh(project):
+    """The project with all outputs newer than all sources."""
+    now = time.time()
+    for path in project.rglob("*"):
+        made = "out" in path.parts or path.name == "ready"
+        os.utime(path, (now - 100, now - 100) if made else (now - 200, now - 200))
+    return project
+
+
+def stale(project: Path) -> set[str]:
+    """The figures that make would draw."""
+    plan = subprocess.run(["make", "-n", "figures"], cwd=project, check=True, capture_output=True, text=True).stdout
+    return set(re.findall(r"drawing (\w+)", plan))
+
+
+def test_dependencies_are_what_a_script_imports_and_uses(project):
+    rule, *needed = (project / "figures/out/one.d").read_text().strip().split("\n\n")
+    products, sources = (part.split() for part in rule.split(":"))
+    assert {Path(p).suffix for p in products} == {".pdf", ".svg", ".png", ".md"}
+    assert [f"{path}:" for path in sources] == needed
+    assert {"figures/one.py", "toymodel/model.py", "toymodel/toymodel.mplstyle", "data.csv"} <= set(sources)
+    assert "toymodel/simulate.py" not in sources  # importing the package imports nothing that is not used
+    of_other = (project / "figures/out/other.d").read_text()
+    assert "toymodel/model.py" not in of_other and "data.csv" not in of_other
+
+
+def test_nothing_is_stale_when_drawn(fresh):
+    assert stale(fresh) == set()
+
+
+@pytest.mark.parametrize(
+    "edited, redrawn",
+    [
+        ("toymodel/model.py", {"one"}),
+        ("data.csv", {"one"}),
+        ("figures/one.py", {"one"}),
+        ("figures/other.py", {"other"}),
+        ("toymodel/toymodel.mplstyle", {"one", "other"}),
+        ("toymodel/plotting.py", {"one", "other"}),
+        ("toymodel/simulate.py", set()),
+    ],
+)
+def test_an_edit_redraws_exactly_what_it_made_stale(fresh, edited, redrawn):
+    (fresh / edited).touch()
+    assert stale(fresh) == redrawn
+
+
+def test_a_module_that_is_gone_redraws_and_does_not_stop_make(fresh):
+    shutil.move(fresh / "data.csv", fresh / "moved.csv")
+    try:
+        assert stale(fresh) == {"one"}
+    finally:
+        shutil.move(fresh / "moved.csv", fresh / "data.csv")
+
+
+def test_same_input_same_bytes(project):
+    """Another hash seed, another time, another language: the same files."""
+    before = {kind: (project / f"figures/out/one.{kind}").read_bytes() for kind in KINDS}
+    draw(project, "one", PYTHONHASHSEED="7", SOURCE_DATE_EPOCH="0", LC_ALL="C")
+    for kind, content in before.items():
+        assert (project / f"figures/out/one.{kind}").read_bytes() == content, kind
+    assert before["md"] == b"![one](one.png)\n\nA line of 0.1.\n"
+
+
+def test_a_figure_that_fails_leaves_no_pieces(project):
+    (project / "figures/broken.py").write_text(
+        OF_NOTHING.replace("plotting.finish", "ax.set_title('$\\\\frac$')\nplotting.finish")
+    )
+    with pytest.raises(subprocess.CalledProcessError):
+        draw(project, "broken")
+    (project / "figures/broken.py").unlink()
+    left = [path.name for path in (project / "figures/out").iterdir() if path.suffix in (".pdf", ".svg", ".png")]
+    assert not [name for name in left if "broken" in name]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_script_keeps_the_rules(script):
+    """Under 80 lines, asserts its claim, ends with finish, does nothing when imported."""
+    text = script.read_text()
+    assert len(text.splitlines()) < 80
+    assert re.search(r"^ +assert ", text, re.MULTILINE)
+    assert "plotting.finish(__file__, " in text
+    assert 'if __name__ == "__main__":\n    main()' in text
+
+
+# Machado, Oliveira and Fernandes 2009: how colours are seen without one kind of cone, on linear RGB
+NORMAL = np.eye(3)
+DEUTERANOPIA = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
+PROTANOPIA = np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]])
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+def lab(colour: str, seen: np.ndarray) -> np.ndarray:
+    """CIE L*a*b* of a colour as it is seen."""
+    rgb = np.array(to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    x, y, z = np.cbrt(XYZ @ np.clip(seen @ linear, 1e-3, 1) / XYZ.sum(1))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("seen", [NORMAL, DEUTERANOPIA, PROTANOPIA], ids=["normal", "deuteranopia", "protanopia"])
+def test_strategies_have_distinct_colours(seen):
+    """Ten times the difference that an eye just notices (about 2.3)."""
+    for one, other in itertools.combinations(("icl", "ciwl", "iwl", "loss", "cost"), 2):
+        assert np.linalg.norm(lab(COLOURS[one], seen) - lab(COLOURS[other], seen)) > 23, (one, other)
