@@ -91,6 +91,11 @@ class Sweep:
             raise ValueError("a design needs at least one range in over")
         for name in (*self.over, *self.fixed):
             self._check_name(name)
+        if missing := self.free_names - {*self.over, *self.fixed}:
+            raise ValueError(f"an intervention uses {sorted(missing)[0]!r}, which is neither varied nor fixed")
+        for act in self.interventions:
+            if not isinstance(act, str):
+                act.check(self.model)
         for name, axis in self.over.items():
             self._check_values(name, axis)
         for name, value in self.fixed.items():
@@ -103,11 +108,11 @@ class Sweep:
         if self.every is not None and "lr" in self.over:
             raise ValueError("every needs one lr, so that all runs are recorded at the same times")
 
-    @property
+    @cached_property
     def free_names(self) -> set[str]:
         """Names in the texts of interventions that stand for values of this sweep."""
-        cases = [text for axis in self.over.values() for text in axis.texts]
-        return names_in([*self.interventions, *(act for text in cases for act in interventions_of(text))])
+        cases = [act for axis in self.over.values() for text in axis.texts for act in interventions_of(text)]
+        return names_in([*self.interventions, *cases])
 
     def case(self, label: str) -> tuple[Any, ...]:
         """The interventions of a case of the axis `intervention`."""
@@ -115,7 +120,7 @@ class Sweep:
         return interventions_of(dict(zip(axis.values, axis.texts, strict=True))[label])
 
     def _check_name(self, name: str) -> None:
-        if name in self.allowed or name in self.free_names:
+        if name in self.free_names or name in self.allowed:
             return
         raise ValueError(f"cannot vary or fix {name!r}; allowed are {', '.join(self.allowed)}")
 

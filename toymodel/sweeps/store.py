@@ -115,7 +115,7 @@ class Store:
             sizes = {}
             for name, (dim, values) in coordinates(self.sweep).items():
                 array = group.create_array(
-                    name, data=values, chunks=values.shape, attributes={"_ARRAY_DIMENSIONS": [dim]}
+                    name, data=values, chunks=values.shape, fill_value=None, attributes={"_ARRAY_DIMENSIONS": [dim]}
                 )
                 sizes[array.name.strip("/")] = len(values)
             for name, (dims, kind) in variables(self.sweep).items():
@@ -191,7 +191,9 @@ def open_sweep(path: str | os.PathLike[str]) -> xr.Dataset:
     if not Path(path).exists():
         raise FileNotFoundError(f"no such store: {path}")
     _attributes(Path(path))
-    runs = xr.open_zarr(str(path), consolidated=False, chunks=None)
+    runs = xr.open_zarr(str(path), consolidated=False, chunks=None, mask_and_scale=False)
+    for variable in runs.variables.values():
+        variable.attrs.pop("_FillValue", None)
     return _labelled(runs, {n: v.attrs["flag_meanings"] for n, v in runs.items() if "flag_meanings" in v.attrs})
 
 
