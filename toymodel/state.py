@@ -113,9 +113,9 @@ class Reduced:
 class Full:
     """All entries of every vector and target, and for clamped heads a mask that is 0 where an entry is held."""
 
-    values: dict[str, Entries]
-    targets: dict[str, Entries]
-    masks: dict[str, Float[Array, " entry"]] = field(default_factory=dict)
+    values: dict[str, Float[Array, "run _"]]  # vectors differ in their numbers of entries
+    targets: dict[str, Float[Array, "run _"]]
+    masks: dict[str, Float[Array, " _"]] = field(default_factory=dict)
     fixed: frozenset[str] = field(default=frozenset(), metadata={"static": True})
 
     def placed(self, x: str, overlap: PerRun, residual: PerRun) -> Full:

@@ -52,9 +52,9 @@ def tensor_terms(form: Form, value: Any, targets: Vectors, weights: Mapping[str,
     return found
 
 
-def outer(vectors: Sequence[Float[Array, " entry"]]) -> Array:
+def outer(vectors: Sequence[Float[Array, " _"]]) -> Array:
     """The outer product of vectors, one axis for each."""
-    return reduce(lambda tensor, x: tensor[..., None] * x, vectors)
+    return reduce(jnp.multiply.outer, vectors)
 
 
 def descend_vectors(
