@@ -8,7 +8,7 @@ from toymodel import plotting
 
 SEED, STEPS, EVERY = 8, 4_000, 5
 SMALLER = np.array([1, 2, 4, 8, 16, 32])
-FULL, FLOW, REDUCED, TWIN = (plotting.COLOURS[name] for name in ("light", "other", "loss", "iwl"))
+FULL, FLOW, REDUCED, TWIN = (plotting.COLOURS[name] for name in ("light", "other", "loss", "shared"))
 
 
 def distance(one: xr.Dataset, other: xr.Dataset) -> xr.DataArray:
