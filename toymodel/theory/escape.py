@@ -34,8 +34,8 @@ def escape(
 ) -> xr.Dataset:
     """When ICL emerges, by the quadrature: `emergence`, `first`, `damping` for every run.
 
-    For models with the mechanisms icl and ciwl that share two vectors, with one or two private ones each. `emergence` is
-    the time at which ICL has learned a share 1 - 1/sqrt(2) of its target (its loss has halved), `first` says whether
+    For models with the mechanisms icl and ciwl that share two vectors, with one or two private ones each. `emergence`
+    is the time at which ICL has learned a share 1 - 1/sqrt(2) of its target (its loss has halved), `first` says whether
     CIWL has not by then, and `damping` is the check of validity: the time times the fastest rate at which a vector is
     damped at the start. Within about 10 % while it is below 0.1. without="ciwl": the private part of CIWL is held at
     zero (`first` is then true).
