@@ -69,8 +69,9 @@ def main() -> None:
     (d) late descent with step 1 becomes unstable, the loss first rises at step {spike[0.0]:,.0f} (dotted line), and
     the flow has no such spikes. (e) Until 200 steps before that the reduction is exact to
     {exact[0.0].attrs["calm"]:.0e}; then the instability multiplies rounding errors, as it does the distance of two
-    starts that differ by 1e-15, and descent and flow end {last:.2f} apart. (f) Before the spikes the difference to
-    the flow is of first order there, too."""
+    starts that differ by 1e-15, and descent and flow end {last:.2f} apart. (What all entries do after the first spike
+    depends on the last bit, and so on the machine.) (f) Before the spikes the difference to the flow is of first
+    order there, too."""
     plotting.finish(__file__, fig, caption)
 
 
