@@ -188,9 +188,9 @@ def _scipy(
     bar = progress_bar(runs, f"flow ({method})", progress, "run")
     for r in range(runs):
         bar.update()
-        one = jax.tree.map(lambda leaf, r=r: float(leaf[r]), state)
+        one = jax.tree.map(lambda leaf, r=r: leaf[r], state)
         constants = [
-            *(number for x in one.order for number in (one.target[x], *one.heads.get(x, ()))),
+            *(float(number) for x in one.order for number in (one.target[x], *one.heads.get(x, ()))),
             *(weights[t][r] for t in stage.form.terms),
             *(values[p][r] for p in stage.form.parameters),
         ]

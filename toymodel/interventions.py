@@ -230,9 +230,6 @@ class Segment:
 def segments(interventions: Iterable[Intervention], end: float) -> list[Segment]:
     """The stretches from 0 to `end` between which an intervention begins or ends."""
     acts = tuple(interventions)
-    for act in acts:
-        if not isinstance(act, Intervention):
-            raise ValueError(f"interventions must be made of Clamp, Freeze, Block and Change, got {act!r}")
     cuts = sorted({0.0, end} | {t for act in acts for t in (act.at, act.until) if 0 < t < end})
     return [
         Segment(t0, t1, tuple(act for act in acts if act.at <= t0 < act.until)) for t0, t1 in itertools.pairwise(cuts)

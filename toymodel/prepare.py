@@ -56,8 +56,12 @@ class Problem:
         parameters: Mapping[str, Any],
     ) -> Problem:
         """Checks the arguments against the model; `labelled` is what the start brings of dimensions."""
+        for act in interventions:
+            if not isinstance(act, Intervention):
+                raise ValueError(f"interventions must be made of Clamp, Freeze, Block and Change, got {act!r}")
+            act.check(model)
         given = {p: as_labelled(p, value) for p, value in parameters.items()}
-        of_loss = {p for act in interventions if isinstance(act, Intervention) for p in act.changed(model).parameters}
+        of_loss = {p for act in interventions for p in act.changed(model).parameters}
         for p, value in given.items():
             if p not in model.parameters and p not in of_loss:
                 raise ValueError(f"unknown parameter {p!r}; the loss has {sorted(model.parameters) or 'none'}")
@@ -67,9 +71,6 @@ class Problem:
             if t not in model.terms:
                 raise ValueError(f"weights has the unknown name {t!r}; allowed are {list(model.terms)}")
             check_values(f"weights[{t!r}]", value, np.nextafter(0, 1))
-        for act in interventions:
-            if isinstance(act, Intervention):
-                act.check(model)
         values = [*given.values(), *weighed.values(), *(v for act in interventions for v in act.labelled())]
         batch = Batch.of([*labelled, *(v for v in values if isinstance(v, xr.DataArray))])
         if taken := {"time", "step", "vector", "mechanism"} & set(batch.dims):
