@@ -37,6 +37,7 @@ def measure(runs: xr.Dataset) -> xr.Dataset:
     mechanisms = [str(name).removeprefix("loss_") for name in runs.data_vars if str(name).startswith("loss_")]
     if not mechanisms or "time" not in runs.dims:
         raise ValueError("runs must be a record with loss_<mechanism> along time, as descend and flow return it")
+    runs = runs.drop_vars("mechanism", errors="ignore")  # a label that a start made from other measures may carry
     index = xr.DataArray(mechanisms, dims="mechanism", name="mechanism")
     losses = xr.concat([runs[f"loss_{m}"] for m in mechanisms], index)
     learned = losses < LEARNED * xr.concat([runs[f"unlearned_{m}"] for m in mechanisms], index)
