@@ -33,7 +33,7 @@ def main() -> None:
         apart[mu] = distance(other, reduced.sel(time=full.time))
         slower = [tm.descend(model, start, STEPS * k, lr=1 / k, every=EVERY * k, mu_icl=mu) for k in SMALLER.tolist()]
         orders[mu] = [float(distance(run, flow).sel(time=calm).max()) for run in slower]
-        exact[mu].attrs["calm"] = float(exact[mu].sel(time=calm).max())
+        exact[mu].attrs["calm"] = float(exact[mu].sel(time=slice(0, calm.stop)).max())
         assert exact[mu].attrs["calm"] < 1e-12
         assert abs(np.polyfit(np.log(SMALLER[2:]), np.log(orders[mu][2:]), 1)[0] + 1) < 0.05
 
@@ -56,22 +56,22 @@ def main() -> None:
             panel.set_xlim(0, STEPS)
             plotting.thousands(panel)
             panel.axvline(spike[mu], color=plotting.COLOURS["cost"], lw=0.7, ls=":")
-    assert np.isnan(spike[0.1]) and float(exact[0.0].max()) > 0.1 and float(apart[0.0].max()) > 0.1
-    last = float(coarse[0.0].isel(time=-1))
+    worst, last = float(coarse[0.1][1:].max()), float(coarse[0.0].isel(time=-1))
+    assert np.isnan(spike[0.1]) and worst < 0.1 and float(exact[0.0].max()) > 0.1 and float(apart[0.0].max()) > 0.1
     for panel in axes[0]:
         panel.legend()
     plotting.panel_letters(axes.flat)
     caption = f"""Where the reduced model, descent on all entries of the vectors, and gradient flow agree, and where
     they part (seed {SEED}, float64). Upper row, mu_icl = 0.1: (a) all three are the same to the eye. (b) The
     reduction is exact: over {STEPS:,} steps it differs from all entries by at most {exact[0.1].attrs["calm"]:.0e},
-    relative. Descent with step 1 differs from the flow (LSODA) by at most {float(coarse[0.1][1:].max()):.2f}, where
-    ICL emerges. (c) That difference (from t = 100 on) falls in proportion to the step size. Lower row, mu_icl = 0:
-    (d) late descent with step 1 becomes unstable, the loss first rises at step {spike[0.0]:,.0f} (dotted line), and
-    the flow has no such spikes. (e) Until 200 steps before that the reduction is exact to
-    {exact[0.0].attrs["calm"]:.0e}; then the instability multiplies rounding errors, as it does the distance of two
-    starts that differ by 1e-15, and descent and flow end {last:.2f} apart. (What all entries do after the first spike
-    depends on the last bit, and so on the machine.) (f) Before the spikes the difference to the flow is of first
-    order there, too."""
+    relative. Descent with step 1 differs from the flow (LSODA) by at most {worst:.2f}, at t =
+    {float(coarse[0.1][1:].idxmax()):.0f}. (c) That difference (from t = 100 on) falls in proportion to the step size.
+    Lower row, mu_icl = 0: (d) late descent with step 1 becomes unstable, the loss first rises at step
+    {spike[0.0]:,.0f} (dotted line), and the flow has no such spikes. (e) Until 200 steps before that the reduction is
+    exact to {exact[0.0].attrs["calm"]:.0e}; then the instability multiplies rounding errors, as it does the distance
+    of two starts that differ by 1e-15, and descent and flow end {last:.2f} apart. (What all entries do after the
+    first spike depends on the last bit, and so on the machine.) (f) Before the spikes the difference to the flow is
+    of first order there, too."""
     plotting.finish(__file__, fig, caption)
 
 
