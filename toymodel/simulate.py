@@ -152,7 +152,7 @@ def _run_block(
         for some in np.array_split(marks, _pieces(len(marks), every * runs)) if len(marks) else [marks]:
             after = end if not len(some) or some[-1] == marks[-1] else int(some[-1]) + every
             lead, tail = (int(some[0]) - at, after - int(some[-1])) if len(some) else (end - at, 0)
-            size = -(-len(marks) // _pieces(len(marks), every * runs))
+            size = max(1, -(-len(marks) // _pieces(len(marks), every * runs)))
             loop = (at, lead, len(some), every, tail)
             before = state
             state, stopped, buffer = _advance(
