@@ -17,19 +17,21 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.command()(sweeps.sweep)
 app.command()(sweeps.plot)
 
-PRESETS = {"coopetition": tm.coopetition, "induction": tm.induction}
+PRESETS = {"coopetition": tm.coopetition, "induction": tm.induction, "long_pathway": tm.long_pathway}
 
 
 @app.command()
 def run(
-    preset: Annotated[str, typer.Option(help="Model: coopetition (the paper's) or induction.")] = "coopetition",
+    preset: Annotated[
+        str, typer.Option(help="Model: coopetition (the paper's), induction or long_pathway.")
+    ] = "coopetition",
     loss: Annotated[
         str | None, typer.Option(help='Another loss of the same terms, such as "icl + ciwl + alpha * cost".')
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A parameter of the loss, NAME=VALUE; repeat for several.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the paper's random initial condition.")] = 7,
+    seed: Annotated[int, typer.Option(help="Seed of the random initial condition (the paper's draws).")] = 7,
     integrator: Annotated[str, typer.Option(help="descent (steps of --lr) or flow (error control).")] = "descent",
     steps: Annotated[int, typer.Option(help="Number of steps of gradient descent.")] = 16_000,
     lr: Annotated[float, typer.Option(help="Step size of gradient descent; time = steps x step size.")] = 1.0,
@@ -73,7 +75,8 @@ def run(
             parameters={p: v for p, v in {**model.parameters, **parameters}.items() if p in names},
         )
     acts: Any = [*map(_clamp, clamp or []), *map(_freeze, freeze or []), *map(_block, block or [])]
-    start = tm.paper_start(model, seed)
+    small = preset == "long_pathway"  # a model for small starts
+    start = tm.random_start(model, seed, **tm.LONG_PATHWAY_START) if small else tm.paper_start(model, seed)
     if integrator == "descent":
         runs = tm.descend(model, start, steps, lr=lr, every=every, interventions=acts, **parameters)
     else:

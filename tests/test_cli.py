@@ -1,0 +1,100 @@
+"""The `toymodel` command, called as a user calls it: what it prints, what it writes, how it refuses."""
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import toymodel as tm
+from toymodel import cli
+
+
+def called(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
+    """Exit status and the two outputs of `toymodel ARGUMENTS`."""
+    monkeypatch.setattr("sys.argv", ["toymodel", *map(str, arguments)])
+    try:
+        cli.main()
+        status = 0
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    out = capsys.readouterr()
+    return status, out.out, out.err
+
+
+def test_run_writes_what_descend_returns(monkeypatch, capsys, tmp_path):
+    file, plot = tmp_path / "run.nc", tmp_path / "run.png"
+    given = ["--seed", 7, "--set", "alpha=0.2", "--clamp", "d=0,0.5@20", "--steps", 50, "--every", 10]
+    status, out, err = called(monkeypatch, capsys, "run", *given, "--out", file, "--plot", plot)
+    assert status == 0, err
+    model = tm.coopetition()
+    acts = [tm.Clamp("d", overlap=0, residual=0.5, at=20)]
+    expected = tm.descend(model, tm.paper_start(model, 7), 50, every=10, alpha=0.2, interventions=acts)
+    np.testing.assert_array_equal(tm.load(file).loss, expected.loss)
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+    assert "emergence" in out and f"wrote {file}" in out
+
+
+def test_info_says_how_a_file_was_made(monkeypatch, capsys, tmp_path):
+    file = tmp_path / "run.nc"
+    called(monkeypatch, capsys, "run", "--steps", 20, "--block", "ciwl:bc", "--freeze", "a@5", "--out", file)
+    status, out, _ = called(monkeypatch, capsys, "info", file)
+    assert status == 0
+    for piece in ("alpha*cost", "Block(", "Freeze(", "toymodel_version", "emergence"):
+        assert piece in out, piece
+
+
+def test_another_loss_from_the_command_line(monkeypatch, capsys, tmp_path):
+    file = tmp_path / "run.nc"
+    given = ["--loss", "icl + 0.5 * ciwl + beta * cost", "--set", "beta=0.3", "--steps", 5, "--out", file]
+    status, _, err = called(monkeypatch, capsys, "run", *given)
+    assert status == 0, err
+    runs = tm.load(file)
+    np.testing.assert_allclose(runs.loss, runs.loss_icl + 0.5 * runs.loss_ciwl + 0.3 * runs.cost, rtol=1e-12)
+
+
+def test_the_long_pathway_starts_small(monkeypatch, capsys, tmp_path):
+    file = tmp_path / "run.nc"
+    status, _, err = called(monkeypatch, capsys, "run", "--preset", "long_pathway", "--steps", 5, "--out", file)
+    assert status == 0, err
+    overlap = abs(tm.load(file).overlap.isel(time=0))
+    assert (overlap.sel(vector=list("abce")) < 0.1).all()
+
+
+def test_flow_from_the_command_line(monkeypatch, capsys, tmp_path):
+    file = tmp_path / "run.nc"
+    status, _, err = called(
+        monkeypatch, capsys, "run", "--preset", "induction", "--integrator", "flow", "--time", 10, "--out", file
+    )
+    assert status == 0, err
+    runs = tm.load(file)
+    assert runs.attrs["integrator"] == "flow (diffrax)" and float(runs.time[-1]) == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "--preset", "paper"], "preset must be one of"),
+        (["run", "--integrator", "euler"], "integrator must be descent or flow, got 'euler'"),
+        (["run", "--set", "alpha"], "--set alpha needs a number, got ''"),
+        (["run", "--set", "alpha=-1", "--steps", "5"], "alpha must be >= 0 and finite, got -1"),
+        (["run", "--set", "beta=1", "--steps", "5"], "unknown parameter 'beta'"),
+        (["run", "--clamp", "z", "--steps", "5"], r"the vectors of the model are ['a', 'b', 'c', 'd']"),
+        (["run", "--clamp", "d=1,2,3"], "--clamp takes an overlap and a residual at most"),
+        (["run", "--clamp", "d=x"], "--clamp d needs a number, got 'x'"),
+        (["run", "--freeze", "a@soon"], "the time after @ needs a number, got 'soon'"),
+        (["run", "--out", "/no/such/folder/run.nc"], "the folder of /no/such/folder/run.nc does not exist"),
+        (["run", "--plot", "run.gif"], "plot must end in .png, .pdf or .svg, got 'run.gif'"),
+        (["run", "--loss", "icl +", "--steps", "5"], "not an expression"),
+        (["info", "gone.nc"], "no such file: gone.nc"),
+        (["figures", "nothing"], "there is no figure 'nothing'; there are"),
+    ],
+)
+def test_wrong_inputs_end_in_one_line(monkeypatch, capsys, arguments, says):
+    status, _, err = called(monkeypatch, capsys, *arguments)
+    assert status == 2
+    assert says in err and err.startswith("toymodel: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["info"], ["figures"], ["sweep"], ["plot"]])
+def test_help_says_what_each_command_does(command):
+    result = CliRunner().invoke(cli.app, [*command, "--help"])
+    assert result.exit_code == 0 and "Usage" in result.output

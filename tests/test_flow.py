@@ -1,0 +1,170 @@
+"""Gradient flow: closed forms, all entries, both integrators, what it conserves, events, long horizons, errors."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import closeness
+from scipy.integrate import solve_ivp
+from zoo import entries, shaped
+
+import toymodel as tm
+from toymodel.vectors import tensor_loss
+
+flow = inspect.unwrap(tm.flow)  # without the check of types that users have not
+LOSSES = ("loss", "loss_icl", "loss_ciwl", "cost")
+
+
+@pytest.fixture(scope="module")
+def ensemble():
+    """The paper's model at random parameters, from the paper's starts, to t = 1e5, by both integrators."""
+    model, runs = tm.coopetition(), 24
+    draw = np.random.default_rng(5)
+    start = tm.random_start(model, range(runs), scale={"a": 1.0, "b": 0.7, "c": 1.2, "d": 0.8})
+    ranges = {"alpha": (1e-3, 0.5), "mu_icl": (1e-3, 1.0), "mu_ciwl": (1e-4, 0.1)}
+    parameters = {
+        p: xr.DataArray(np.exp(draw.uniform(*np.log(ends), runs)), dims="seed", coords={"seed": range(runs)})
+        for p, ends in ranges.items()
+    }
+    options = dict(t=1e5, times=[0.0, *np.geomspace(1, 1e5, 26)], **parameters)
+    return tm.flow(model, start, **options), tm.flow(model, start, method="LSODA", rtol=1e-10, atol=1e-13, **options)
+
+
+def test_one_vector_relaxes_exponentially():
+    """L = w/2 |x* - x|^2: u - |x*| and v decay as exp(-w t)."""
+    model = tm.Model({"icl": "a"}, lambda icl: icl, {"a": 4}, weights={"icl": 0.3})
+    start = tm.aligned_start(model, overlap={"a": 0.2}, residual={"a": 0.7})
+    norm = float(start.target_norm[0])
+    for method in ("diffrax", "LSODA", "Radau"):
+        runs = tm.flow(model, start, 20.0, times=np.linspace(0, 20, 11), method=method)
+        left = np.exp(-0.3 * runs.time)
+        assert closeness(runs.overlap.sel(vector="a"), norm + (0.2 - norm) * left, 1e-7) <= 1, method
+        assert closeness(runs.residual.sel(vector="a"), 0.7 * left, 1e-6, 1e-9) <= 1, method
+
+
+def test_flow_of_the_reduction_is_the_flow_of_all_entries():
+    """An explicit Runge-Kutta of order 8 on every entry, with the gradient of the tensor loss."""
+    model = shaped("three mechanisms, one with a vector twice")
+    vectors = tm.random_vectors(model, 2)
+    targets, begin = entries(vectors, "_target"), entries(vectors)
+    ends = np.cumsum([len(begin[x]) for x in begin])[:-1]
+
+    @jax.jit
+    def loss(y):
+        parts = dict(zip(begin, jnp.split(y, ends), strict=True))
+        wanted = {x: jnp.asarray(target) for x, target in targets.items()}
+        return tensor_loss(model.form, parts, wanted, dict(model.weights), dict(model.parameters))
+
+    with jax.enable_x64(True):
+        slope = jax.jit(jax.grad(loss))
+        y0 = np.concatenate(list(begin.values()))
+        times = np.linspace(0, 10, 6)
+        full = solve_ivp(
+            lambda _t, y: -np.asarray(slope(jnp.asarray(y))), (0, 10), y0, "DOP853", times, rtol=1e-11, atol=1e-13
+        )
+        expected = [float(loss(jnp.asarray(y))) for y in full.y.T]
+    runs = tm.flow(model, tm.from_vectors(model, vectors), 10.0, times=times, method="LSODA", rtol=1e-10)
+    assert closeness(runs.loss, expected, relative=1e-7) <= 1
+    for x, part in zip(begin, np.split(full.y, ends), strict=True):
+        unit = targets[x] / np.linalg.norm(targets[x])
+        np.testing.assert_allclose(runs.overlap.sel(vector=x), unit @ part, rtol=1e-7, atol=1e-9)
+
+
+def test_scipy_and_diffrax_agree(ensemble):
+    by_diffrax, by_scipy = ensemble
+    for name in LOSSES:
+        assert closeness(by_diffrax[name], by_scipy[name], relative=1e-5, absolute=1e-9) <= 1, name
+    length = np.hypot(by_scipy.overlap, by_scipy.residual)
+    assert (abs(by_diffrax.overlap - by_scipy.overlap) <= 1e-5 * length).all()
+
+
+def test_conserved_quantities_drift_less_than_1e_7(ensemble):
+    """|b|^2 - |c|^2 along the flow, against |b|^2 + |c|^2 at the start."""
+    for runs in ensemble:
+        squares = runs.overlap**2 + runs.residual**2
+        for balance in tm.model_of(runs).conserved():
+            if balance.conserved:
+                value = sum(k * squares.sel(vector=x) for x, k in balance.coefficients.items())
+                size = sum(abs(k) * squares.sel(vector=x) for x, k in balance.coefficients.items())
+                drift = abs(value - value.isel(time=0)) / size.isel(time=0)
+                assert float(drift.max()) < 1e-7
+
+
+def test_a_balance_changes_at_its_rate():
+    """d/dt(|a|^2 + |d|^2 - |b|^2) = -8 alpha C, integrated along a run by Simpson's rule."""
+    from scipy.integrate import simpson
+
+    model = tm.coopetition(alpha=0.3)
+    start = tm.random_start(model, range(3), scale=0.5)
+    runs = tm.flow(model, start, 400.0, times=np.linspace(0, 400, 4001), method="LSODA", rtol=1e-11)
+    squares = runs.overlap**2 + runs.residual**2
+    (balance,) = [b for b in model.conserved() if not b.conserved]
+    value = sum(k * squares.sel(vector=x) for x, k in balance.coefficients.items())
+    expected = simpson(-8 * 0.3 * runs.cost.values, x=runs.time.values)
+    np.testing.assert_allclose(value[:, -1] - value[:, 0], expected, rtol=1e-6)
+
+
+def test_a_horizon_of_1e7_costs_little():
+    """Both stiff integrators of scipy reach 1e7 within 2,000 steps and agree."""
+    model = tm.coopetition(alpha=0.01, mu_icl=0.01)
+    start = tm.aligned_start(model, overlap=0.3)
+    options = dict(t=1e7, times=[1e3, 1e5, 1e7], max_steps=2000)
+    one, other = (tm.flow(model, start, method=method, rtol=1e-9, **options) for method in ("LSODA", "Radau"))
+    for name in LOSSES:
+        assert closeness(one[name], other[name], relative=1e-5, absolute=1e-10) <= 1, name
+
+
+def test_events_are_crossings_of_the_record():
+    """An emergence that scipy locates lies between the recorded times beside it; what never happens is NaN."""
+    model = tm.coopetition()
+    start = tm.aligned_start(model, overlap=0.3)
+    half = float(tm.descend(model, start, 1).unlearned_icl) / 2
+    runs = tm.flow(
+        model,
+        start,
+        3000.0,
+        times=np.linspace(0, 3000, 301),
+        method="LSODA",
+        events={"emergence": lambda q: q["loss_icl"] - half, "never": lambda q: q["loss_icl"] + 1},
+    )
+    first = float(tm.first_below(runs.loss_icl, half))
+    assert first - 10 <= float(runs.event_emergence) <= first
+    assert np.isnan(float(runs.event_never))
+
+
+def test_default_times_are_logarithmic():
+    model = shaped("paper")
+    times = tm.flow(model, tm.aligned_start(model, overlap=0.3), 100.0, method="LSODA").time.values
+    assert times[0] == 0 and times[1] == pytest.approx(1e-4) and times[-1] == pytest.approx(100) and len(times) == 513
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (dict(t=0), "t must be > 0 and finite, got 0"),
+        (dict(t=float("inf")), "t must be > 0 and finite, got inf"),
+        (dict(method="euler"), "method must be 'diffrax', 'LSODA' or 'Radau', got 'euler'"),
+        (dict(events={"x": len}), "events are located by scipy: use method='LSODA' or 'Radau'"),
+        (dict(rtol=0), "rtol must be within 0..1, got 0"),
+        (dict(atol=2), "atol must be within 0..1, got 2"),
+        (dict(times=[1.0, 0.5]), "times must be an increasing list within 0..t=5"),
+        (dict(times=[6.0]), "times must be an increasing list within 0..t=5"),
+        (dict(times=[]), "times must be an increasing list within 0..t=5"),
+        (dict(alpha=-1), "alpha must be >= 0 and finite, got -1"),
+    ],
+)
+def test_wrong_arguments(wrong, says):
+    model = shaped("paper")
+    with pytest.raises(ValueError, match=says):
+        flow(model, tm.aligned_start(model, overlap=0.3), **{"t": 5.0, **wrong})
+
+
+@pytest.mark.parametrize("method", ["diffrax", "LSODA"])
+def test_an_integrator_that_gives_up_says_what_to_raise(method):
+    model = shaped("paper")
+    start = tm.aligned_start(model, overlap=0.3)
+    with pytest.raises(RuntimeError, match="max_steps=2"):
+        tm.flow(model, start, 1e4, times=[1e4], method=method, max_steps=2)
