@@ -75,8 +75,8 @@ def run(
             parameters={p: v for p, v in {**model.parameters, **parameters}.items() if p in names},
         )
     acts: Any = [*map(_clamp, clamp or []), *map(_freeze, freeze or []), *map(_block, block or [])]
-    small = preset == "long_pathway"  # a model for small starts
-    start = tm.random_start(model, seed, **tm.LONG_PATHWAY_START) if small else tm.paper_start(model, seed)
+    scales = tm.LONG_PATHWAY_START.values() if preset == "long_pathway" else ()
+    start = tm.random_start(model, seed, *scales) if scales else tm.paper_start(model, seed)
     if integrator == "descent":
         runs = tm.descend(model, start, steps, lr=lr, every=every, interventions=acts, **parameters)
     else:
