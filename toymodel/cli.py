@@ -75,8 +75,11 @@ def run(
             parameters={p: v for p, v in {**model.parameters, **parameters}.items() if p in names},
         )
     acts: Any = [*map(_clamp, clamp or []), *map(_freeze, freeze or []), *map(_block, block or [])]
-    scales = tm.LONG_PATHWAY_START.values() if preset == "long_pathway" else ()
-    start = tm.random_start(model, seed, *scales) if scales else tm.paper_start(model, seed)
+    if preset == "long_pathway":
+        small = tm.LONG_PATHWAY_START
+        start = tm.random_start(model, seed, small["scale"], small["target_scale"])
+    else:
+        start = tm.paper_start(model, seed)
     if integrator == "descent":
         runs = tm.descend(model, start, steps, lr=lr, every=every, interventions=acts, **parameters)
     else:
