@@ -1,13 +1,14 @@
 # make figures   every figure that is stale        make test      all checks
-# make networks  train the small networks          make derivations, make benchmarks, make lock, make test-oldest
+# make networks  train the small networks          make derivations, benchmarks, pictures, lock, test-oldest
 PYTHON ?= python3
 ENV := .venv
 RUN := $(ENV)/bin/python
 FIGURES := $(patsubst figures/%.py,figures/out/%.png,$(wildcard figures/*.py))
 PAGES := $(patsubst %.py,%.md,$(filter-out derivations/page.py,$(wildcard derivations/*.py)))
 BENCHMARKS := $(wildcard benchmarks/*.py)
+PICTURES := $(wildcard figures/readme/*.png)
 
-.PHONY: figures test test-oldest derivations benchmarks networks lock clean
+.PHONY: figures test test-oldest derivations benchmarks networks pictures lock clean
 .DELETE_ON_ERROR:
 
 figures: $(FIGURES)
@@ -51,6 +52,10 @@ benchmarks: $(ENV)/ready
 
 networks: $(ENV)/ready
 	$(ENV)/bin/toymodel train --all
+
+# The pictures that the README shows.
+pictures: $(PICTURES:figures/readme/%=figures/out/%)
+	cp $^ figures/readme/
 
 lock: $(ENV)/ready
 	$(ENV)/bin/pip-compile --quiet --strip-extras --extra dev --no-emit-index-url --no-emit-trusted-host \
