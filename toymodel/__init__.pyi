@@ -28,4 +28,8 @@ from .sweeps.axes import samples as samples
 from .sweeps.declare import Sweep as Sweep
 from .sweeps.execute import sweep as sweep
 from .sweeps.store import open_sweep as open_sweep
+from .theory.extended import descend_extended as descend_extended
+from .theory.extended import noisy_residual as noisy_residual
+from .theory.extended import noisy_residual_expression as noisy_residual_expression
+from .theory.extended import sampled_variance as sampled_variance
 from .vectors import descend_vectors as descend_vectors
