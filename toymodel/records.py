@@ -70,7 +70,7 @@ def _origin(problem: Problem) -> dict[str, Any]:
         "model": problem.model.to_json(),
         "parameters": numbers(problem.parameters),
         "weights": numbers(problem.weights),
-        "interventions": "; ".join(_described(act, problem.model) for act in problem.interventions),
+        "interventions": "; ".join(_described(act, problem.model) for act in problem.interventions) or "none",
         "toymodel_format": FORMAT,
         "toymodel_version": _version("toymodel"),
         "toymodel_commit": _commit(),

@@ -111,7 +111,8 @@ class Store:
             shutil.rmtree(left, ignore_errors=True)
         whole = parent / f".{self.path.name}.{os.getpid()}.partial"
         try:
-            group = zarr.open_group(str(whole), mode="w-", zarr_format=2, attributes=attributes(self.sweep))
+            group = zarr.open_group(str(whole), mode="w-", zarr_format=2)
+            group.attrs.update(attributes(self.sweep))  # apart, so that no file is being written if this one fails
             sizes = {}
             for name, (dim, values) in coordinates(self.sweep).items():
                 array = group.create_array(
