@@ -28,6 +28,11 @@ from .sweeps.axes import samples as samples
 from .sweeps.declare import Sweep as Sweep
 from .sweeps.execute import sweep as sweep
 from .sweeps.store import open_sweep as open_sweep
+from .theory.conserved import balance_values as balance_values
+from .theory.conserved import end_norms as end_norms
+from .theory.conserved import end_norms_equation as end_norms_equation
+from .theory.conserved import end_sharpness as end_sharpness
+from .theory.conserved import end_sharpness_expression as end_sharpness_expression
 from .theory.extended import descend_extended as descend_extended
 from .theory.extended import noisy_residual as noisy_residual
 from .theory.extended import noisy_residual_expression as noisy_residual_expression
