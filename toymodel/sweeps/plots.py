@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from toymodel import plotting
 
@@ -66,9 +67,8 @@ def phases(axes: Axes, runs: xr.Dataset, x: str, y: str, lines: Mapping[str, Lin
     )
     present = [i for i in range(len(names)) if bool((most == i).any())]
     handles = [axes.scatter([], [], marker="s", color=mesh.cmap(norm(i)), label=names[i]) for i in present]
-    legend = axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=3, frameon=False)
-    axes.add_artist(legend)
-    _frame(axes, runs, x, y, lines)
+    drawn = _frame(axes, runs, x, y, lines)
+    _legend(axes, [*handles, *drawn])
 
 
 def phase_shares(runs: xr.Dataset, *kept: str) -> xr.DataArray:
@@ -97,7 +97,7 @@ def heat(
         drawn = axes.contour(plane[x], plane[y], plane, levels=contours, colors="k", linewidths=0.7)
         axes.clabel(drawn, fontsize=6)
     axes.figure.colorbar(mesh, ax=axes, label=style.get("label", label(str(values.name or ""))))
-    _frame(axes, values, x, y, lines)
+    _legend(axes, _frame(axes, values, x, y, lines))
     return mesh
 
 
@@ -161,21 +161,27 @@ def plot(runs: xr.Dataset, path: str | Path, x: str, y: str | None, kind: str, m
     return Path(path)
 
 
-def _frame(axes: Axes, runs: Any, x: str, y: str, lines: Mapping[str, Line] | None) -> None:
-    """Scales, labels, and curves of theory: name -> function of x, or (x, y) of the curve."""
+def _frame(axes: Axes, runs: Any, x: str, y: str, lines: Mapping[str, Line] | None) -> list[Any]:
+    """Scales, labels, and curves of theory, name -> function of x or (x, y) of the curve; returns these."""
     _scale(axes, runs, x, "x")
     _scale(axes, runs, y, "y")
     axes.set_xlabel(label(x))
     axes.set_ylabel(label(y))
     limits = axes.get_xlim(), axes.get_ylim()
     dashes = ("-", "--", ":", "-.")
+    drawn = []
     for (name, line), dash in zip((lines or {}).items(), dashes, strict=False):
         at = line if isinstance(line, tuple) else (runs[x].values, line(runs[x].values))
-        axes.plot(*at, color="k", linestyle=dash, linewidth=1.2, label=name)
-    if lines:
-        axes.legend(loc="lower right", handlelength=2.5)
+        drawn += axes.plot(*at, color="k", linestyle=dash, linewidth=1.2, label=name)
     axes.set_xlim(limits[0])
     axes.set_ylim(limits[1])
+    return drawn
+
+
+def _legend(axes: Axes, handles: list[Any]) -> None:
+    """A legend above the axes, if there is anything to name."""
+    if handles:
+        axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, columnspacing=1)
 
 
 def _scale(axes: Axes, runs: Any, name: str, which: str) -> None:
@@ -186,3 +192,8 @@ def _scale(axes: Axes, runs: Any, name: str, which: str) -> None:
     steps, ratios = np.diff(values), np.diff(np.log(values))
     if np.std(ratios) / np.mean(ratios) < np.std(steps) / np.mean(steps):
         getattr(axes, f"set_{which}scale")("log")
+        if values.max() < 100 * values.min():  # few powers of ten: label 2 and 5 as well, without powers
+            ticks = getattr(axes, f"{which}axis")
+            ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ticks.set_major_formatter(lambda value, _position: f"{value:g}")
+            ticks.set_minor_formatter(NullFormatter())
