@@ -33,8 +33,8 @@ def main() -> None:
     right.set_yscale("log")
     right.legend()
     plotting.panel_letters((left, right))
-    caption = f"""Lifetime of in-context learning (ICL) from a small aligned start, over competition (alpha) and the loss
-    that ICL cannot remove (mu_icl), and slices of it (white: ICL is still learned after {STEPS:,} steps).
+    caption = f"""Lifetime of in-context learning (ICL) from a small aligned start, over competition (alpha) and the
+    loss that ICL cannot remove (mu_icl), and slices of it (white: ICL is still learned after {STEPS:,} steps).
     Where mu_icl is large the lifetime falls as 1/alpha, but where it is small more competition first
     shortens and then prolongs it, because it keeps CIWL from starting: the alpha that ends ICL soonest
     (line) grows in proportion to mu_icl (measured exponent {slope:.2f})."""

@@ -35,8 +35,8 @@ def main() -> None:
         panel.plot(PAPER["alpha"], PAPER["mu_icl"], "*", color="k", ms=9, mfc="w")
     plotting.panel_letters((left, right))
     share = int(np.round(100 * float((transient >= 0.5).mean())))
-    caption = f"""Most frequent course of 12 of the paper's random starts in 16,000 steps of gradient descent (a), and the
-    share of them in which in-context learning (ICL) emerges and fades (b), against competition (alpha) and
+    caption = f"""Most frequent course of 12 of the paper's random starts in 16,000 steps of gradient descent (a), and
+    the share of them in which in-context learning (ICL) emerges and fades (b), against competition (alpha) and
     against the loss that ICL cannot remove (mu_icl); the star marks the paper's values. Transience in at
     least half of the starts fills a wedge of {share} % of this plane: with less competition or smaller
     mu_icl ICL is still learned at the end, and with alpha near 1 CIWL often wins before ICL can emerge."""

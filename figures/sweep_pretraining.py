@@ -35,7 +35,7 @@ def main() -> None:
     caption = f"""Most frequent course (a) and share of 16 random starts in which in-context learning (ICL) emerges (b)
     when the loss of CIWL alone is trained until a time and the full loss from then on, against competition
     (alpha). ICL still emerges as long as CIWL has not been learned, in half of the starts until about step
-    {float(half.median()):,.0f} for any alpha below 0.1, so the window closes by time and hardly by alpha;
+    {round(float(half.median()), -2):,.0f} for any alpha below 0.1, so the window closes by time and hardly by alpha;
     what alpha decides is whether ICL then lasts."""
     plotting.finish(__file__, fig, caption)
 

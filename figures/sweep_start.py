@@ -27,8 +27,8 @@ def main() -> None:
     levels = [100, 300, 1e3, 3e3, 1e4]
     plots.heat(right, typical, "scale", "target_scale_d", logarithmic=True, contours=levels, lines=curve)
     plotting.panel_letters((left, right))
-    caption = f"""Most frequent course of 12 random starts (a) and median time at which in-context learning (ICL) emerges
-    (b), against the scale of the initial values and of the target of d. ICL emerges soonest from a scale
+    caption = f"""Most frequent course of 12 random starts (a) and median time at which in-context learning (ICL)
+    emerges (b), against the scale of the initial values and of the target of d. ICL emerges soonest from a scale
     between {float(best.min()):.1f} and {float(best.max()):.1f}: smaller starts wait on the plateau, in
     inverse proportion to the scale, in larger ones random components first drive the shared vectors down,
     and above a scale of {float(edge):.1f} descent with the step size 1 diverges."""
