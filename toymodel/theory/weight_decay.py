@@ -1,0 +1,131 @@
+"""Weight decay: which strategies survive it, and between which rates.
+
+With lambda/2 sum_x |x|^2 added to the loss all equilibria are isolated, without residuals and balanced (|b| = |c|). For
+a model like `tm.coopetition`, P = |b||c|, mu2 = 0 (`derivations/weight_decay.py`):
+
+    learning ends       above   lambda_max  = 3/4 l2 w1 S1 (S1/4)^(1/3)                   (ICL; a fold)
+    ICL persists        above   lambda_icl  = 8 (mu1 w2 S2)^2 / (alpha w_c)               (a fold, where P^3 = 2 S1^2)
+    CIWL survives       below   lambda_ciwl = (1 + sqrt(1 + 4 K A)) / 2 K                 (a fold, where abc = S1/4)
+
+with A = alpha w_c S2^(2/3), K = 3 S2^(2/3) w1 / (2 w2 l1^2 (9/16 + mu1/l1)^2), S the products of target norms, w the
+weights and l = w S^2/2 the unlearned losses. Between lambda_icl and lambda_ciwl both are stable.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from toymodel.labels import check_values
+from toymodel.model import Model
+from toymodel.theory.plateau import parts_of
+
+POSITIVE = ("w1", "w2", "wc", "S1", "S2", "mu1", "alpha")
+
+
+def with_weight_decay(model: Model, decay: float = 0.0) -> Model:
+    """The model with decay/2 sum |x|^2 added to its loss: a cost decay_x of weight 1 for each vector x.
+
+    Raises ValueError if the model has such names already.
+    """
+    parts = json.loads(model.to_json())
+    costs = {f"decay_{x}": x for x in model.vectors}
+    if taken := (set(costs) | {"decay"}) & ({*model.terms, *model.parameters}):
+        raise ValueError(f"the model has {min(taken)!r} already; with_weight_decay adds decay, {', '.join(costs)}")
+    check_values("decay", decay)
+    parts["loss"] = f"{parts['loss']} + decay * ({' + '.join(costs)})"
+    parts["costs"] = {**parts["costs"], **costs}
+    parts["weights"] = {**parts["weights"], **dict.fromkeys(costs, 1.0)}
+    parts["parameters"] = {**parts["parameters"], "decay": decay}
+    return Model.from_expression(**parts)
+
+
+@cache
+def learning_limit_expression(count: int) -> sp.Expr:
+    """The largest rate of decay at which w/2 (S - prod u)^2 of `count` vectors is still learned, in w, S.
+
+    For three and more vectors a fold, at prod u = S (n - 2) / (2n - 2); for two, where the learned state reaches zero.
+    """
+    w, s = sp.symbols("w S", positive=True)
+    n = sp.Integer(count)
+    at = s * (n - 2) / (2 * n - 2)
+    return w * s if count == 2 else w * (s - at) * at ** ((n - 2) / n)
+
+
+def learning_limit(count: int, weight: Any, product: Any) -> Any:
+    """`learning_limit_expression` for arrays: exact for one mechanism alone, loss L_m with the weight w.
+
+    In a product (L1 + mu1)(L2 + mu2) the weight is that of L1 times l2 + mu2, as long as CIWL is hardly learned.
+    """
+    if not isinstance(count, int) or count < 2:
+        raise ValueError(f"count must be a whole number >= 2, got {count!r}")
+    if count == 2:
+        return weight * product
+    at = product * (count - 2) / (2 * count - 2)
+    return weight * (product - at) * at ** ((count - 2) / count)
+
+
+@cache
+def icl_threshold_expression() -> sp.Expr:
+    """The rate of decay above which ICL persists, in mu1, alpha, w2, wc, S2."""
+    _, w2, wc, _, s2, mu1, alpha = sp.symbols(" ".join(POSITIVE), positive=True)
+    return 8 * (mu1 * w2 * s2) ** 2 / (alpha * wc)
+
+
+@cache
+def ciwl_limit_expression() -> sp.Expr:
+    """The rate of decay above which CIWL is lost, in all of the symbols."""
+    w1, w2, wc, s1, s2, mu1, alpha = sp.symbols(" ".join(POSITIVE), positive=True)
+    l1, square = w1 * s1**2 / 2, s2 ** sp.Rational(2, 3)
+    cost = alpha * wc * square
+    gain = 3 * square * w1 / (2 * w2 * l1**2 * (sp.Rational(9, 16) + mu1 / l1) ** 2)
+    return (1 + sp.sqrt(1 + 4 * gain * cost)) / (2 * gain)
+
+
+def decay_thresholds(model: Model, **parameters: Any) -> dict[str, Any]:
+    """lambda_icl, lambda_ciwl and lambda_max (keys icl, ciwl, learning) of a model like `tm.coopetition`.
+
+    parameters: mu_icl, mu_ciwl, alpha as numbers or arrays, by default those of the model; target norms and weights are
+    the model's. Range: mu_ciwl = 0, alpha > 0; icl to leading order in mu_icl / alpha (2 % off at mu_icl / alpha =
+    0.003, 6 % at 0.01, 25 % at 0.03 for the paper's dimensions), ciwl for mu_icl below a tenth of l_icl and rates that
+    are small against those of learning (5 %), learning while CIWL is hardly learned (1 %). Where icl is above ciwl
+    there
+    is no bistability, and where it is above `learning`, ICL does not persist at any rate.
+    """
+    a, d, shared, cost = parts_of(model)
+    if cost is None or [len(a), len(d), len(shared)] != [1, 1, 2]:
+        raise ValueError(f"the model must be one like tm.coopetition, got {dict(model.terms)}")
+    given = {name: np.asarray(parameters.get(name, model.parameters[name]), float) for name in model.parameters}
+    if unknown := set(parameters) - set(given):
+        raise ValueError(f"unknown parameter {sorted(unknown)[0]!r}; the model has {sorted(given)}")
+    for name, value in given.items():
+        check_values(name, value, np.nextafter(0, 1) if name == "alpha" else 0)
+    if np.any(given.get("mu_ciwl", 0) != 0):
+        raise ValueError(f"the thresholds are for mu_ciwl = 0, got {given['mu_ciwl']}")
+    norms = model.target_norms
+    product = norms[shared[0]] * norms[shared[1]]
+    numbers = {
+        "w1": model.weights["icl"],
+        "w2": model.weights["ciwl"],
+        "wc": model.weights[cost],
+        "S1": norms[a] * product,
+        "S2": norms[d] * product,
+        "mu1": given["mu_icl"],
+        "alpha": given["alpha"],
+    }
+    unlearned = numbers["w2"] * numbers["S2"] ** 2 / 2
+    return {
+        "icl": _function("icl")(**numbers),
+        "ciwl": _function("ciwl")(**numbers),
+        "learning": learning_limit(3, unlearned * numbers["w1"], numbers["S1"]),
+    }
+
+
+@cache
+def _function(which: str) -> Any:
+    expression = icl_threshold_expression() if which == "icl" else ciwl_limit_expression()
+    return sp.lambdify(sp.symbols(" ".join(POSITIVE), positive=True), expression, "numpy")
