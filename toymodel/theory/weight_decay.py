@@ -92,9 +92,8 @@ def decay_thresholds(model: Model, **parameters: Any) -> dict[str, Any]:
     parameters: mu_icl, mu_ciwl, alpha as numbers or arrays, by default those of the model; target norms and weights are
     the model's. Range: mu_ciwl = 0, alpha > 0; icl to leading order in mu_icl / alpha (2 % off at mu_icl / alpha =
     0.003, 6 % at 0.01, 25 % at 0.03 for the paper's dimensions), ciwl for mu_icl below a tenth of l_icl and rates that
-    are small against those of learning (5 %), learning while CIWL is hardly learned (1 %). Where icl is above ciwl
-    there
-    is no bistability, and where it is above `learning`, ICL does not persist at any rate.
+    are small against those of learning (6 %), learning while CIWL is hardly learned (2 %). Above mu_icl / alpha of
+    about 0.05 ICL has no fold: as the decay falls it passes into a mixture of both without a jump.
     """
     a, d, shared, cost = parts_of(model)
     if cost is None or [len(a), len(d), len(shared)] != [1, 1, 2]:
