@@ -1,0 +1,101 @@
+"""The bump: its height against simulations, its limits, and the sign of the competition."""
+
+import numpy as np
+import pytest
+import sympy as sp
+import xarray as xr
+
+import toymodel as tm
+from toymodel.theory import bump as theory
+
+
+def along(name, values):
+    return xr.DataArray(values, dims=name, coords={name: values})
+
+
+def measured(model, start, steps, lr=0.5, every=10, **parameters):
+    runs = tm.descend(model, start, steps, lr=lr, every=every, **parameters)
+    return (tm.measure(runs).bump / runs.unlearned_ciwl).sel(mechanism="ciwl", drop=True)
+
+
+def start_of(model, u_d=0.05, v_d=0.0):
+    small = dict.fromkeys("abc", 0.05)
+    return tm.aligned_start(model, overlap={**small, "d": u_d}, residual={**dict.fromkeys("abc", 0.0), "d": v_d})
+
+
+def test_rise_after_the_dip_of_a_cooperating_d():
+    model = tm.coopetition(alpha=0.1, mu_icl=1e-4)
+    start = start_of(model, along("u_d", [0.05, 0.5, 1.0, 1.5]), along("v_d", [0.0, 1.0, 2.0, 3.0]))
+    found, predicted = measured(model, start, 60_000), tm.bump(model, start).height
+    assert float(found.min()) > 0.1
+    assert float(np.abs(predicted / found - 1).max()) < 0.1
+
+
+def test_rise_with_the_residual_of_d():
+    """With hardly any cost the loss of CIWL rises while ICL emerges: b and c amplify the residual of d."""
+    model = tm.coopetition(alpha=1e-3, mu_icl=1e-6)
+    start = start_of(model, along("u_d", [0.5, 1.0]), along("v_d", [9.0, 12.0]))
+    found, predicted = measured(model, start, 6_000), tm.bump(model, start).height
+    assert float(found.min()) > 0.2
+    assert float(np.abs(predicted / found - 1).max()) < 0.15
+
+
+def test_no_bump_where_mu_icl_keeps_d():
+    """x_0 > x: what drives CIWL after ICL is learned outweighs the cost, and the loss of CIWL only falls."""
+    model = tm.coopetition()
+    start = start_of(model)
+    found = measured(model, start, 20_000, mu_icl=along("mu_icl", [1e-3, 3e-2, 1e-1]), alpha=0.1)
+    predicted = tm.bump(model, start, mu_icl=along("mu_icl", [1e-3, 3e-2, 1e-1]), alpha=0.1)
+    assert list(predicted.height > 0) == [True, False, False] == list(found > 1e-3)
+
+
+def test_the_law_of_small_starts_is_of_leading_order():
+    """The relative error of x falls with x, in larger d."""
+    errors = []
+    for entries in (160, 320, 640):
+        model = tm.coopetition(alpha=0.1, mu_icl=1e-6, dims=(20, 20, 20, entries))
+        start = start_of(model, u_d=0.01)
+        runs = tm.descend(model, start, 24_000, lr=0.5, every=10)
+        dip = 1 - np.sqrt(float((runs.loss_ciwl / runs.unlearned_ciwl).min()))
+        errors.append(abs(float(tm.bump(model, start).x) / dip - 1))
+    assert errors[0] < 0.1 and errors[2] < errors[0]
+
+
+def test_coefficients_are_the_integrals_of_the_escape():
+    """x and z from a numerical integration of the path on which a, b and c grow together."""
+    a = np.linspace(0, 20**0.5, 20_001)
+    t_icl, t_ciwl = 20**1.5, 20 * 160**0.5
+    gain = np.trapezoid((t_icl - a**3) / t_ciwl, a)
+    lost = np.trapezoid(a**2 * (t_icl - a**3) / t_ciwl**2, a)
+    values = {"T_a": 20**0.5, "T_b": 20**0.5, "T_c": 20**0.5, "T_d": 160**0.5, "u_0": 0.7, "v_0": 2.0}
+    found = {
+        name: float(expression.subs({s: values[s.name] for s in expression.free_symbols}))
+        for name, expression in tm.bump_expressions().items()
+        if name != "x_0"
+    }
+    assert found["x"] == pytest.approx((0.7 + gain) * 20 / t_ciwl, rel=1e-6)
+    assert found["z"] == pytest.approx(2.0 * np.exp(-lost) * 20 / t_ciwl, rel=1e-6)
+
+
+def test_height_is_the_largest_rise_on_the_path():
+    draw = np.random.default_rng(4)
+    p = np.linspace(0, 1, 4_001)
+    for x, z, x_0 in draw.uniform([-0.3, 0, 0], [0.9, 1, 0.5], (50, 3)):
+        levels = np.append((1 - p * x) ** 2 + (p * z) ** 2, (1 - x_0) ** 2)
+        expected = np.max(levels - np.minimum.accumulate(levels))
+        assert theory.height(x, z, x_0) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_wrong_coefficient_is_seen(monkeypatch):
+    model = tm.coopetition(alpha=0.1, mu_icl=1e-4)
+    start = start_of(model)
+    found = float(measured(model, start, 60_000))
+    right = theory.bump_expressions()
+    wrong = {**right, "x": right["x"] * sp.Rational(4, 3)}
+    monkeypatch.setattr(theory, "bump_expressions", lambda: wrong)
+    assert abs(float(theory.bump(model, start).height) / found - 1) > 0.2
+
+
+def test_errors_name_what_is_missing():
+    with pytest.raises(ValueError, match="mechanisms of three vectors that share two"):
+        tm.bump(tm.long_pathway(), tm.aligned_start(tm.long_pathway()))

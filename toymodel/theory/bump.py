@@ -1,0 +1,99 @@
+"""The bump: the loss of CIWL rises as ICL emerges, or after it has fallen with it.
+
+ICL's escape is fast, and it carries the shared vectors from about 0 to P = u_b u_c = T_a T_b T_c / r, r = |a| after it.
+The loss of CIWL is a function of what d is meanwhile, e [(1 - p x)^2 + (p z)^2] with p from 0 to 1 as b and c grow,
+
+    x = u_d P / T,      z = v_d P / T,      T = |d*| |b*| |c*|,      e = w T^2 / 2 the unlearned loss.
+
+It falls by what d has learned and rises by the residual of d that b and c amplify. Then the drive on d is down to
+mu_icl, and the cost takes d to its equilibrium, x_0. `derivations/bump.py` derives x, z, x_0 for small starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import sympy as sp
+import xarray as xr
+
+from toymodel.model import Model
+from toymodel.prepare import problem_of_start
+from toymodel.theory.plateau import parts_of
+
+TA, TB, TC, TD = sp.symbols("T_a T_b T_c T_d", positive=True)
+U0, V0 = sp.symbols("u_0 v_0", real=True)
+MU, ALPHA, W2, WC = sp.symbols("mu alpha w_ciwl w_cost", positive=True)
+
+
+def bump_expressions() -> dict[str, sp.Expr]:
+    """x, z and x_0 for small a, b, c and d = (u_0, v_0) at the start, to leading order in mu and in x.
+
+    r is the norm of a, b and c after the escape; a, b, c grow together, and d meanwhile gains 3/4 (T_a / T_d) r.
+    """
+    r = sp.cbrt(TA * TB * TC)
+    gain, damping = sp.Rational(3, 4) * TA / TD * r, (TA / TD) ** 2 / 6
+    share = r**2 / (TB * TC * TD)
+    return {
+        "r": r,
+        "x": (U0 + gain) * share,
+        "z": V0 * sp.exp(-damping) * share,
+        "x_0": MU * W2 * r**2 / (MU * W2 * r**2 + ALPHA * WC),
+    }
+
+
+def height(x: Any, z: Any, x_0: Any) -> Any:
+    """The rise of the loss of CIWL above the lowest value so far, in units of its unlearned loss.
+
+    max((1 - x)^2 + z^2, (1 - x_0)^2) - low, with low the least of (1 - p x)^2 + (p z)^2 over 0 <= p <= 1: the lowest
+    level on the way, against the level at the end of the escape or after the cost has acted, whichever is higher. For
+    z = 0 it is (1 - x_0)^2 - (1 - x)^2 where x > x_0, else 0. Arrays of any shape, x < 1.
+    """
+    x, z, x_0 = np.broadcast_arrays(*(np.asarray(value, dtype=float) for value in (x, z, x_0)))
+    square = x**2 + z**2
+    p = np.clip(np.where(square > 0, x, 0) / np.where(square > 0, square, 1), 0, 1)
+    low = (1 - p * x) ** 2 + (p * z) ** 2
+    return np.maximum(np.maximum((1 - x) ** 2 + z**2, (1 - x_0) ** 2) - low, 0)
+
+
+def bump(model: Model, start: xr.Dataset, *, weights: Mapping[str, Any] | None = None, **parameters: Any) -> xr.Dataset:
+    """`height` for every run, in units of the unlearned loss of CIWL, and the x, z, x_0 that it is made of.
+
+    For mechanisms of three vectors that share two, with a cost. Leading order, valid where ICL comes first, a, b and c
+    start much shorter than r and u_d not negative, mu_icl is small against alpha and against the unlearned loss of ICL,
+    x < 0.3 (the loss must not fall below half, where `toymodel.measure` stops looking for a bump), z < 0.2 (or alpha so
+    small that the cost does nothing at all), and alpha w_cost v_d^2 times the time of emergence is small. Measured
+    accuracy: `derivations/bump.py`.
+    """
+    icl, ciwl, shared, cost = parts_of(model)
+    if (len(icl), len(ciwl), len(shared)) != (1, 1, 2) or cost is None:
+        raise ValueError(
+            "bump needs mechanisms of three vectors that share two, and a cost of the others, got "
+            f"{dict(model.mechanisms)} and {dict(model.costs)}"
+        )
+    names = set(model.form.parameters)
+    if not {"mu_icl", "alpha"} <= names:
+        raise ValueError(f"bump needs the parameters mu_icl and alpha, got {sorted(names)}")
+    problem = problem_of_start(model, start, (), dict(weights or {}), parameters)
+    norms = {
+        t: start["target_norm"].sel(vector=x, drop=True)
+        for t, x in zip((TA, TB, TC, TD), icl + shared + ciwl, strict=True)
+    }
+    values = {
+        **norms,
+        U0: start["overlap"].sel(vector=ciwl, drop=True),
+        V0: start["residual"].sel(vector=ciwl, drop=True),
+        MU: problem.parameters["mu_icl"],
+        ALPHA: problem.parameters["alpha"],
+        W2: problem.weights["ciwl"],
+        WC: problem.weights[cost],
+    }
+    numbers = [problem.batch.flat(value) for value in values.values()]
+    found = {
+        name: sp.lambdify(list(values), expression, "numpy")(*numbers)
+        for name, expression in bump_expressions().items()
+        if name != "r"
+    }
+    found["height"] = height(found["x"], found["z"], found["x_0"])
+    return xr.Dataset({name: problem.batch.labelled(value) for name, value in found.items()})
