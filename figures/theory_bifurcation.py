@@ -64,11 +64,11 @@ def main() -> None:
     fig.supxlabel("rate of weight decay", fontsize="medium")
     axes[0, 2].legend(loc="upper right", frameon=True, facecolor="white")
     plotting.panel_letters(axes.flat)
-    caption = f"""Weight decay makes true fixed points of the published model (alpha = 0.1). (a, b, d, e) Share of the targets'
-    products at equilibria: stable (solid; grey: nothing learned), saddles (dashed), folds (squares; dotted: closed
-    forms); ends of descent from {STARTS} normal starts (dots) and from CIWL (circles), those checked (three a rate) within
-    {max(gaps):.0e} of a stable point. At mu_icl = 0.003 the start decides between ICL and CIWL at {both[0]} of {RATES} rates; at
-    the paper's 0.1 ICL persists at large rates. (c, f) Ends of the normal starts."""
+    caption = f"""Weight decay makes true fixed points of the published model (alpha = 0.1). (a, b, d, e) Share of the
+    targets' products at equilibria: stable (solid; grey: nothing learned), saddles (dashed), folds (squares; dotted:
+    closed forms); ends of descent from {STARTS} normal starts (dots) and from CIWL (circles), those checked (three a
+    rate) within {max(gaps):.0e} of a stable point. At mu_icl = 0.003 the start decides which strategy stays, at
+    {both[0]} of {RATES} rates; at the paper's 0.1 ICL persists at large rates. (c, f) Ends of the normal starts."""
     plotting.finish(__file__, fig, caption)
 
 
