@@ -40,6 +40,7 @@ from .theory.cooperation import growth as growth
 from .theory.cooperation import growth_expressions as growth_expressions
 from .theory.cooperation import law as law
 from .theory.cooperation import law_expressions as law_expressions
+from .theory.cooperation import region as region
 from .theory.cooperation import speed_up as speed_up
 from .theory.equilibria import fixed_points as fixed_points
 from .theory.escape import escape as escape

@@ -142,3 +142,19 @@ def law(model: Model, scale: Any, scale_d: Any, *, target_scale: Mapping[str, fl
         needed = np.log(2 * goal1 / (scale**2 * (full**2 - scale_d**2))) / 2
         first = k1 / k2 * (full - scale_d) > needed
     return xr.Dataset({"speed_up": index, "first": first})
+
+
+def region(
+    model: Model, scale: Any, scale_d: Any, *, factor: float = 10.0, target_scale: Mapping[str, float] | None = None
+) -> xr.DataArray:
+    """Whether the model is in coopetition by `law`: ICL comes first, and `factor` times later with CIWL blocked.
+
+    With one private vector of ICL, in dimensions, target norms, mu and scales (T = prod |x*|, N = number of entries):
+
+        T_2^2 / 2 + mu_2 N_2 > T_1^2 / 2 + mu_1 N_1,
+        (|a*| / |d*|) (1 + mu_1 / e_1) / (1 + mu_2 / e_2) (scale_d / scale) > factor ln(2 scale_d / scale).
+
+    Leading order; typical starts, no residuals and no cost (alpha w_cost |d|^2 times the time of emergence small).
+    """
+    found = law(model, scale, scale_d, target_scale=target_scale)
+    return (found["first"] & (found["speed_up"] >= factor)).rename("region")
