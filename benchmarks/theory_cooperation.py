@@ -1,7 +1,8 @@
 """The cooperation index against the measured speed-up, and which change of the model makes ICL need CIWL.
 
 Blocked means: d held at zero, so that the loss of CIWL stays at its unlearned value. A run has the claim if ICL
-emerges before CIWL, ends, and emerges at least 10 times later, or not at all, once CIWL is blocked.
+emerges before CIWL, ends, and emerges at least 10 times later, or not at all, once CIWL is blocked. Writes the table of
+changes to figures/data/theory_cooperation.nc, which the page derivations/cooperation.md shows.
 Run: python benchmarks/theory_cooperation.py
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from theory_emergence import random_runs
 import toymodel as tm
 from toymodel.theory.cooperation import speed_up
 
+DATA = Path(__file__).parent.parent / "figures" / "data" / "theory_cooperation.nc"
 BLOCKED = (tm.Clamp("d", overlap=0, residual=0),)
 
 
@@ -168,11 +171,15 @@ def main() -> None:
     for name, value in index_error(predicted, together, alone, np.isfinite(predicted["index"])).items():
         print(f"    {name:18s} {value:.4g}")
     print("changes of the model, share of 300 random starts (1,000 in the last row), horizon 20,000 (200,000 blocked):")
-    every = candidates()
+    every, table = candidates(), []
     for candidate in every:
         seeds = range(1_000 if candidate is every[-1] else 300)
         shares = with_claim(candidate, seeds, 20_000, 200_000)
+        table.append(xr.Dataset(shares))
         print(f"    {candidate.name:40s}", "  ".join(f"{k} {v:.4g}" for k, v in shares.items()), flush=True)
+    DATA.parent.mkdir(exist_ok=True)
+    names = xr.DataArray([candidate.name for candidate in every], dims="change", name="change")
+    xr.concat(table, names).to_netcdf(DATA, engine="h5netcdf")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 2,000 random parameters and starts: alpha log-uniform in 1e-3..0.3, mu_icl log-uniform in 1e-3..1, d of 5..200 entries,
 a, b, c of 20, targets and initial values standard normal; then the same with all initial values scaled by a factor
-log-uniform in 0.1..1. Run: python benchmarks/theory_emergence.py
+log-uniform in 0.1..1. Writes the times to figures/data/theory_emergence.nc.
+Run: python benchmarks/theory_emergence.py
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -13,6 +16,7 @@ import xarray as xr
 import toymodel as tm
 from toymodel.theory.plateau import emergence_time
 
+DATA = Path(__file__).parent.parent / "figures" / "data" / "theory_emergence.nc"
 STEPS = 50_000
 
 
@@ -62,6 +66,7 @@ def score(time, predicted) -> dict[str, float]:
 
 
 def main() -> None:
+    times = []
     for scaled in (False, True):
         start, weights, parameters = random_runs(2_000, seed=2, scaled=scaled)
         time = measured(start, weights, parameters)
@@ -69,6 +74,9 @@ def main() -> None:
         print("initial values", "scaled by 0.1..1" if scaled else "standard normal")
         for name, value in score(time, predicted).items():
             print(f"    {name:22s} {value:.4g}")
+        times.append(xr.Dataset({"measured": time, "predicted": predicted}))
+    DATA.parent.mkdir(exist_ok=True)
+    xr.concat(times, xr.DataArray([False, True], dims="scaled", name="scaled")).to_netcdf(DATA, engine="h5netcdf")
 
 
 if __name__ == "__main__":
