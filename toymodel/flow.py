@@ -70,7 +70,7 @@ def flow(
     for name, value in (("rtol", rtol), ("atol", atol)):
         if not 0 < value < 1:
             raise ValueError(f"{name} must be within 0..1, got {value}")
-    when = np.concatenate([[0.0], np.geomspace(t * 1e-6, t, 512)]) if times is None else np.asarray(times, dtype=float)
+    when = recorded_times(t) if times is None else np.asarray(times, dtype=float)
     if when.ndim != 1 or not len(when) or (np.diff(when) <= 0).any() or when[0] < 0 or when[-1] > t:
         raise ValueError(f"times must be an increasing list within 0..t={t:g}")
     problem = problem_of_start(model, start, interventions, weights, parameters)
@@ -98,6 +98,11 @@ def flow(
     for name, at in found.items():
         runs[f"event_{name}"] = problem.batch.labelled(at)
     return runs
+
+
+def recorded_times(t: float) -> np.ndarray:
+    """0 and 512 times equally spaced in the logarithm from t/1e6 to t."""
+    return np.concatenate([[0.0], np.geomspace(t * 1e-6, t, 512)])
 
 
 def _diffrax(
@@ -231,8 +236,17 @@ class Observed(NamedTuple):
 def _symbolic(
     form: Form, blocked: frozenset[tuple[str, str]], heads: frozenset[str], fixed: frozenset[str]
 ) -> tuple[Callable[..., Any], Callable[..., Any], Observed]:
-    """The right-hand side, its Jacobian and the observable quantities as functions of numbers, from the symbolic
-    loss."""
+    """The right-hand side, its Jacobian and the observable quantities as functions of numbers."""
+    arguments, slope, jacobian, seen = symbolic_slope(form, blocked, heads, fixed)
+    compiled = [sp.lambdify(arguments, value, "math", cse=True) for value in (slope, jacobian, list(seen.values()))]
+    return compiled[0], compiled[1], Observed(list(seen), compiled[2])
+
+
+def symbolic_slope(
+    form: Form, blocked: frozenset[tuple[str, str]], heads: frozenset[str], fixed: frozenset[str]
+) -> tuple[list[Any], list[Any], list[list[Any]], dict[str, Any]]:
+    """-dL/dy, its Jacobian and the observable quantities from the symbolic loss, after the symbols that they use:
+    coordinates, target norms and shares of heads, weights, parameters."""
     planes, weights, parameters = symbols(form, heads)
     values = terms(form, planes, weights)
     inside: Any = {sp.Symbol(t, nonnegative=True): value for t, value in values.items()}
@@ -260,8 +274,7 @@ def _symbolic(
     }
     constants = [c for x in order for c in planes[x][2:] if isinstance(c, sp.Symbol)]
     arguments = [*free, *constants, *weights.values(), *parameters.values()]
-    compiled = [sp.lambdify(arguments, value, "math", cse=True) for value in (slope, jacobian, list(seen.values()))]
-    return compiled[0], compiled[1], Observed(list(seen), compiled[2])
+    return arguments, slope, jacobian, seen
 
 
 def _counting(slope: Callable[..., Any], most: int, method: str) -> Callable[..., Any]:

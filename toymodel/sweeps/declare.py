@@ -103,6 +103,8 @@ class Sweep:
         if self.integrator == "flow" and self.stop_below is not None:
             raise ValueError("stop_below is for integrator='descent'; a flow goes on to its end")
         flows = self.integrator == "flow" or "integrator" in self.over
+        if flows and self.precision != "float64":
+            raise ValueError(f"a flow needs precision='float64', got {self.precision!r}")
         if flows and (self.every is not None or "lr" in self.over):
             raise ValueError("every and a varied lr are for integrator='descent'")
         if self.every is not None and "lr" in self.over:

@@ -115,7 +115,7 @@ def descend_measured(
         for m, letters in form.mechanisms.items()
     }
     stopped, ended = np.full(runs, np.inf), np.zeros(runs)
-    tracker = {m: _nothing_yet(runs) for m in form.mechanisms}
+    tracker = {m: nothing_yet(runs) for m in form.mechanisms}
     where, found = np.arange(runs), {}
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for stage, begin, end in problem.steps(steps, stage_lr):
@@ -170,12 +170,12 @@ def _collect(found: dict[str, np.ndarray], runs: int, work: Work, where: np.ndar
         found.setdefault(name, np.empty(runs))[where] = value
 
 
-def _nothing_yet(runs: int) -> dict[str, np.ndarray]:
+def nothing_yet(runs: int) -> dict[str, np.ndarray]:
     never, names = np.full(runs, np.inf), ("emergence", "lowest", "when", "end", "bump_at", "last")
     return {**dict.fromkeys(names, never), "bump": np.zeros(runs)}
 
 
-def _tracked(was: dict[str, Any], n: Any, loss: Any, inside: Any) -> dict[str, Any]:
+def tracked(was: dict[str, Any], n: Any, loss: Any, inside: Any) -> dict[str, Any]:
     """The tracker of a mechanism after the step n; a loss that is NaN (the record has ended) changes nothing."""
     lower, rise = loss < was["lowest"], loss - was["lowest"]
     emergence = jnp.where(loss < inside, jnp.minimum(was["emergence"], n), was["emergence"])
@@ -255,7 +255,7 @@ def _advance(
         u, v, stopped, buffer, _ = jax.lax.fori_loop(0, STRIDE, step, (u, v, stopped, buffer, first))
         for k in range(STRIDE):
             n = (first + k).astype(kind)
-            tracker = {m: _tracked(tracker[m], n, buffer[m][k], work.inside[m]) for m in tracker}
+            tracker = {m: tracked(tracker[m], n, buffer[m][k], work.inside[m]) for m in tracker}
         return u, v, stopped, buffer, tracker
 
     buffer = {t: jnp.zeros((STRIDE, *work.stopped.shape), kind) for t in form.terms}

@@ -19,10 +19,11 @@ import numpy as np
 import xarray as xr
 
 from toymodel import measures
-from toymodel.flow import flow
+from toymodel.flow import recorded_times
 from toymodel.model import Model
 from toymodel.prepare import problem_of_start
 from toymodel.simulate import descend
+from toymodel.sweeps import stiff
 from toymodel.sweeps.acts import at_runs, built
 from toymodel.sweeps.declare import LABELLED, Sweep
 from toymodel.sweeps.grid import Grid, Group, groups, parameters_of, start_of, value_of, weights_of
@@ -65,17 +66,16 @@ def _measured(sweep: Sweep, group: Group) -> dict[str, np.ndarray]:
 
 def _by_descent(sweep: Sweep, group: Group) -> dict[str, np.ndarray]:
     """The kernel on runs padded with copies of the last one."""
-    runs, padding = len(group.where), -len(group.where) % WIDTH
-    values = {name: np.concatenate([value, np.repeat(value[-1:], padding)]) for name, value in group.values.items()}
-    start = start_of(sweep, values, runs + padding)
-    lr = np.broadcast_to(value_of(sweep, values, "lr", sweep.lr), runs + padding)
+    values, runs, padded = _padded(group, WIDTH)
+    start = start_of(sweep, values, padded)
+    lr = np.broadcast_to(value_of(sweep, values, "lr", sweep.lr), padded)
     acts, weights, parameters = _arguments(sweep, group, values)
     with jax.enable_x64(True):
         problem = problem_of_start(sweep.model, start, acts, weights, parameters)
         carried = descend_measured(
             problem, problem.reduced(start), sweep.steps, lr, float(lr[0]), sweep.stop_below, sweep.precision
         )
-    found = _of_carried(sweep, {name: value[:runs] for name, value in carried.items()}, lr[:runs])
+    found = _of_carried(sweep, {name: value[:runs] for name, value in carried.items()}, lr[:runs], sweep.steps)
     if sweep.every is not None:
         run = start.isel(run=slice(runs))
         acts, weights, parameters = _arguments(sweep, group, group.values)
@@ -89,20 +89,24 @@ def _by_descent(sweep: Sweep, group: Group) -> dict[str, np.ndarray]:
 
 
 def _by_flow(sweep: Sweep, group: Group) -> dict[str, np.ndarray]:
-    """The flow, recorded at 512 times equally spaced in the logarithm, and the measures of that record."""
-    acts, weights, parameters = _arguments(sweep, group, group.values)
-    start = start_of(sweep, group.values, len(group.where))
-    runs = flow(
-        sweep.model, start, sweep.steps * sweep.lr, rtol=sweep.rtol, atol=1e-3 * sweep.rtol, interventions=acts,
-        weights=weights, **parameters,
-    )  # fmt: skip
-    measured = measures.measure(runs)
-    measured["final"] = xr.concat(
-        [runs[f"loss_{m}"].isel(time=-1, drop=True) for m in sweep.model.mechanisms], measured["mechanism"]
-    )
-    measured["stopped"] = xr.full_like(measured["winner"], np.nan, dtype=float)
-    final = measured["final"].transpose("run", "mechanism").values
-    return _plain(sweep, measured, np.asarray(np.all(np.isfinite(final), 1)))
+    """The flow, visited at the times that `toymodel.flow` records: 0 and 512 equally spaced in the logarithm."""
+    values, runs, padded = _padded(group, stiff.WIDTH)
+    start = start_of(sweep, values, padded)
+    acts, weights, parameters = _arguments(sweep, group, values)
+    end = sweep.steps * sweep.lr
+    with jax.enable_x64(True):
+        problem = problem_of_start(sweep.model, start, acts, weights, parameters)
+        carried = stiff.flow_measured(
+            problem, problem.reduced(start), end, recorded_times(end), sweep.rtol, 1e-3 * sweep.rtol
+        )
+    return _of_carried(sweep, {name: value[:runs] for name, value in carried.items()}, np.ones(runs), end)
+
+
+def _padded(group: Group, width: int) -> tuple[dict[str, np.ndarray], int, int]:
+    """The values of a group with the last run repeated to a multiple of `width`, and the numbers of runs."""
+    runs, padding = len(group.where), -len(group.where) % width
+    values = {name: np.concatenate([value, np.repeat(value[-1:], padding)]) for name, value in group.values.items()}
+    return values, runs, runs + padding
 
 
 def trajectories(model: Model) -> tuple[str, ...]:
@@ -118,8 +122,8 @@ def _arguments(sweep: Sweep, group: Group, values: dict[str, np.ndarray]) -> tup
     return acts, weights_of(sweep, values), parameters_of(sweep, values)
 
 
-def _of_carried(sweep: Sweep, carried: dict[str, np.ndarray], lr: np.ndarray) -> dict[str, np.ndarray]:
-    """The measures from what the kernel carried, with the definitions of `toymodel.measures.measure`."""
+def _of_carried(sweep: Sweep, carried: dict[str, np.ndarray], lr: np.ndarray, steps: float) -> dict[str, np.ndarray]:
+    """The measures from what a kernel carried, with the definitions of `toymodel.measures.measure`."""
     names = list(sweep.model.mechanisms)
     by = {
         name: np.stack([carried[f"{name}_{m}"] for m in names], -1)
@@ -132,7 +136,7 @@ def _of_carried(sweep: Sweep, carried: dict[str, np.ndarray], lr: np.ndarray) ->
 
     happens = np.isfinite(by["emergence"])
     lasts = by["last"] < by["inside"]
-    last = np.where(np.isfinite(carried["stopped"]), carried["stopped"], sweep.steps)[:, None] * step
+    last = np.where(np.isfinite(carried["stopped"]), carried["stopped"], steps)[:, None] * step
     emergence, end = time(by["emergence"]), np.where(happens, time(by["end"]), np.nan)
     found = {
         "emergence": emergence,
