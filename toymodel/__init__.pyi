@@ -48,6 +48,8 @@ from .theory.extended import descend_extended as descend_extended
 from .theory.extended import noisy_residual as noisy_residual
 from .theory.extended import noisy_residual_expression as noisy_residual_expression
 from .theory.extended import sampled_variance as sampled_variance
+from .theory.lifetime import best_alpha as best_alpha
+from .theory.lifetime import lifetime as lifetime
 from .theory.plateau import coefficients as coefficients
 from .theory.plateau import decay as decay
 from .theory.plateau import decay_expression as decay_expression

@@ -1,0 +1,112 @@
+"""The lifetime of ICL: its stages against simulation, limits, and what is refused."""
+
+import numpy as np
+import pytest
+import sympy as sp
+import xarray as xr
+from page import assert_equal
+from scipy.optimize import brentq
+from theory_lifetime import MODEL, START, compared, errors, exponent
+
+import toymodel as tm
+from toymodel.reduction import symbols
+from toymodel.theory import lifetime as theory
+
+PLANES, WEIGHTS, PARAMETERS = symbols(MODEL.form)
+S_ICL, S_CIWL = theory.target("abc"), theory.target("dbc")
+
+
+@pytest.fixture(scope="module")
+def grid():
+    """25 points over the range of the law, predicted and measured."""
+    return compared(np.geomspace(3e-3, 0.3, 5), np.geomspace(1e-4, 1, 5))
+
+
+def test_predicted_lifetime_is_the_measured_one(grid):
+    found = errors(grid)
+    assert np.median(found) < 0.10 and np.quantile(found, 0.95) < 0.30
+
+
+def test_stages_add_up(grid):
+    total = sum(grid[stage] for stage in theory.STAGES)
+    xr.testing.assert_allclose(total, grid.lifetime)
+    assert float(grid.drift.sel(alpha=0.3, mu_icl=1e-4) / grid.lifetime.sel(alpha=0.3, mu_icl=1e-4)) > 0.8
+    assert float(grid.decay.sel(alpha=3e-3, mu_icl=1.0) / grid.lifetime.sel(alpha=3e-3, mu_icl=1.0)) > 0.9
+
+
+def test_exponent_of_rare_starts_of_ciwl():
+    """Where mu_icl is far below alpha the lifetime goes as mu_icl^-2, within 2 %."""
+    found = compared([0.3], [1e-7, 1e-6], points=6000)
+    assert exponent(found.measured, "mu_icl") == pytest.approx(-2, rel=0.02)
+    assert exponent(found.lifetime, "mu_icl") == pytest.approx(exponent(found.measured, "mu_icl"), rel=0.02)
+
+
+def test_exponent_of_decay():
+    """Where mu_icl is far above alpha the lifetime goes as 1/alpha, within 2 %, and hardly depends on mu_icl."""
+    found = compared([1e-4, 3e-4], [0.3, 0.6])
+    for mu in found.mu_icl:
+        assert exponent(found.measured.sel(mu_icl=mu), "alpha") == pytest.approx(-1, rel=0.02)
+    assert abs(np.log(found.measured).diff("mu_icl")).max() < 0.1 * np.log(2)
+
+
+def test_slaved_overlap_is_where_the_slope_vanishes():
+    """dL/du_d = 0 on abc = S_icl, at random points; with another coefficient it is not."""
+    from toymodel.theory.compiled import loss
+
+    slope = sp.diff(loss(MODEL.form), PLANES["d"].u).subs({PLANES[x].v: 0 for x in "abcd"})
+    on = {PLANES["a"].u: S_ICL / (PLANES["b"].u * PLANES["c"].u)}
+    slaved = theory.slaved_overlap()
+    assert_equal(slope.subs(on).subs(PLANES["d"].u, slaved), sp.Integer(0) * S_ICL)
+    with pytest.raises(AssertionError):
+        assert_equal(slope.subs(on).subs(PLANES["d"].u, 2 * slaved), sp.Integer(0) * S_ICL)
+
+
+def test_the_fold_is_the_largest_p_in_balance():
+    """Numerically, over e1: no larger p balances the pull of the cost, and half the fold's p does."""
+    numbers = {PLANES[x].target: norm for x, norm in MODEL.target_norms.items()}
+    numbers |= {WEIGHTS[t]: weight for t, weight in MODEL.weights.items()}
+    numbers |= {PARAMETERS["alpha"]: 0.02, PARAMETERS["mu_icl"]: 1e-5}
+    fourth = sp.lambdify(theory.MISSING[0], theory.balance()[0].subs(numbers), "numpy")
+    best = fourth(np.geomspace(1e-6, 1e3, 20_001)).max() ** 0.25
+    assert float(theory.fold().subs(numbers)) == pytest.approx(best, rel=1e-5)
+
+
+def test_coexistence_takes_as_long_as_on_the_slow_manifold():
+    """From a state in which both are learned, the flow carries p = bc towards the fold in the predicted time."""
+    model = tm.coopetition(alpha=1e-2, mu_icl=1e-7)
+    numbers = {f"T_{x}": norm for x, norm in model.target_norms.items()}
+    numbers |= {f"w_{t}": w for t, w in model.weights.items()} | dict(model.parameters)
+    s1, s2 = (np.prod([model.target_norms[x] for x in letters]) for letters in ("abc", "dbc"))
+    fold = float(theory._number(theory.fold())(**numbers))
+    p0, p1 = 0.6 * fold, 0.8 * fold
+    fourth, rest = (theory._number(f) for f in theory.balance())
+    e1 = brentq(lambda e: fourth(**numbers, e1=e) - p0**4, 0, (2 * 1e-7 / 3 / numbers["w_icl"]) ** 0.5)
+    e2 = float(rest(**numbers, e1=e1, p=p0))
+    expected = float(theory._number(theory.coexistence())(**numbers, p0=p0, p=p1))
+    start = tm.aligned_start(model, overlap={"a": (s1 - e1) / p0, "b": p0**0.5, "c": p0**0.5, "d": (s2 - e2) / p0})
+    runs = tm.flow(model, start, 2 * expected, times=np.linspace(0, 2 * expected, 401), method="LSODA")
+    product = runs.overlap.sel(vector="b") * runs.overlap.sel(vector="c")
+    assert float(tm.first_true(product > p1)) == pytest.approx(expected, rel=0.03)
+
+
+def test_the_alpha_that_ends_icl_soonest():
+    """A / x + C x is least where the two are equal: at mu_icl sqrt(C / A)."""
+    a, c, mu = 3.0, 5.0, 0.01
+    alpha = np.geomspace(1e-4, 1, 4001)
+    lowest = alpha[(a * alpha / mu**2 + c / alpha).argmin()]
+    assert tm.best_alpha(mu, a, c) == pytest.approx(lowest, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: tm.lifetime(MODEL, START, alpha=0.0), "alpha must be > 0, got 0"),
+        (lambda: tm.lifetime(MODEL, START, mu_icl=0.0), "mu_icl must be > 0, got 0"),
+        (lambda: tm.lifetime(MODEL, START, mu_ciwl=0.1), "mu_ciwl must be 0, got 0.1"),
+        (lambda: tm.lifetime(MODEL, tm.random_start(MODEL, 0)), "start must have residual 0, overlaps > 0"),
+        (lambda: tm.lifetime(tm.induction(), START), "the model must be one like tm.coopetition"),
+    ],
+)
+def test_outside_of_the_range(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()

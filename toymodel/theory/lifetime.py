@@ -1,0 +1,274 @@
+"""The lifetime of ICL: how long it stays learned before competition ends it (mu_ciwl = 0).
+
+After its emergence ICL sits on a slow manifold, abc = S_icl, on which only the cost alpha C makes |a|^2 + |d|^2 - |b|^2
+drift, at -8 alpha C. Four stages follow one another (`derivations/lifetime.py`), and their times add up:
+
+    lifetime = A alpha / mu_icl^2  +  relaxation  +  B alpha^(1/4) / mu_icl^(15/8)  +  C / alpha
+
+`drift`: d is held near zero by the cost, and a falls until CIWL can start; `relaxation`: CIWL is learned, on the orbit
+of alpha = 0; `coexistence`: both are learned, and the manifold is followed to its fold, beyond which no state balances
+the pull of the cost; `decay`: the cost takes a down. The first and the third vanish for large mu_icl, the last for
+small. Range: overlaps that are small and positive at the start, b and c of equal length, residuals zero, alpha small
+against the rates of learning.
+Measured accuracy: benchmarks/theory_lifetime.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import sympy as sp
+import xarray as xr
+from scipy.integrate import solve_ivp
+from scipy.optimize import brentq
+
+from toymodel.model import Form, Model, coopetition
+from toymodel.reduction import cost_loss, symbols
+from toymodel.theory import compiled as of
+
+LEFT = 1 - 1 / sp.sqrt(2)  # the share of abc/S_icl at which ICL is no longer learned
+MISSING = sp.symbols("e1 e2 p", positive=True)  # what is missing of abc and of dbc, and p = bc
+TINY = 1e-300
+STAGES = ("drift", "relaxation", "coexistence", "decay")
+FOUND = 0.999  # the share of abc/S_icl at which the emergence counts as complete
+
+
+@cache
+def slaved_overlap() -> sp.Expr:
+    """u_d on the slow manifold abc = S_icl without residuals, from dL/du_d = 0."""
+    planes, _, _ = symbols(form())
+    slope = sp.diff(of.loss(form()), planes["d"].u).subs({planes[x].v: 0 for x in "abcd"})
+    on_manifold = {planes["a"].u: target("abc") / (planes["b"].u * planes["c"].u)}
+    return _factor(sp.solve(sp.expand(slope.subs(on_manifold)), planes["d"].u)[0])
+
+
+@cache
+def drift_rate() -> sp.Expr:
+    """d/dt (|a|^2 + |d|^2 - |b|^2) by the cost alone, in the coordinates, without residuals."""
+    planes, weights, _ = symbols(form())
+    (balance,) = [b for b in coopetition().conserved() if not b.conserved]
+    cost = cost_loss([planes["a"], planes["d"]], weights["cost"]).subs({planes[x].v: 0 for x in "ad"})
+    return sp.expand(balance.rate.subs(sp.Symbol("cost", nonnegative=True), cost))
+
+
+@cache
+def drift_prefactor() -> sp.Expr:
+    """A in A alpha / mu_icl^2: the time of drift to leading order in mu_icl / alpha, with u_b = u_c.
+
+    It depends on `a0`, the overlap of a where the drift begins; a0^3 = S_icl if d is zero there.
+    """
+    planes, _, parameters = symbols(form())
+    a, a0 = planes["a"].u, sp.Symbol("a0", positive=True)
+    side = sp.sqrt(target("abc") / a)
+    manifold = {planes["b"].u: side, planes["c"].u: side}
+    mu, alpha = parameters["mu_icl"], parameters["alpha"]
+    leading = sp.limit(slaved_overlap().subs(manifold) / mu, mu, 0) * mu
+    per_a = sp.diff(a**2 - side**2, a) / -drift_rate().subs({planes["d"].u: leading})
+    return _factor(sp.integrate(sp.expand(sp.simplify(per_a * mu**2 / alpha)), (a, 0, a0)))
+
+
+@cache
+def balance() -> tuple[sp.Expr, sp.Expr]:
+    """Where both mechanisms are learned: p^4 as a function of e1, and e2 as a function of e1 and p, in equilibrium.
+
+    e1 = S_icl - abc and e2 = S_ciwl - dbc are what is missing, and p = bc. The cost is balanced by the mechanisms in
+    the slopes of d and of a, to leading order in e1 and e2; p itself drifts.
+    """
+    planes, _, parameters = symbols(form())
+    e1, e2, p = MISSING
+    slopes = {}
+    for x in "ad":
+        whole = sp.diff(of.loss(form()), planes[x].u).subs(
+            {planes[y].v: 0 for y in "abcd"} | {parameters["mu_ciwl"]: 0}
+        )
+        held = whole.subs(parameters["alpha"], 0)
+        near = {planes["c"].u: p / planes["b"].u, planes["a"].u: (target("abc") - e1) / p}
+        near |= {planes["d"].u: (target("dbc") - e2) / p}
+        learned = {planes["c"].u: p / planes["b"].u, planes["a"].u: target("abc") / p, planes["d"].u: target("dbc") / p}
+        slopes[x] = _factor(held.subs(near)) + _factor((whole - held).subs(learned))
+    missing = sp.solve(slopes["d"], e2)[0]
+    fourth = sp.solve(sp.numer(sp.together(slopes["a"].subs(e2, missing))), p**4)
+    return _factor(fourth[0]), _factor(missing)
+
+
+@cache
+def fold() -> sp.Expr:
+    """The p = bc at which the slow manifold of both mechanisms folds: the largest p at which the cost is balanced.
+
+    Below it a has an equilibrium against the pull of the cost; p grows on the manifold until it meets the fold.
+    """
+    e1 = MISSING[0]
+    fourth, _ = balance()
+    (turn,) = sp.solve(sp.numer(sp.together(sp.diff(fourth, e1))), e1)
+    return sp.powdenest(sp.simplify(fourth.subs(e1, turn)), force=True) ** sp.Rational(1, 4)
+
+
+@cache
+def coexistence() -> sp.Expr:
+    """The time on the manifold of both mechanisms, from p0 to p, in the symbols p0 and p."""
+    planes, _, _ = symbols(form())
+    p, start = MISSING[2], sp.Symbol("p0", positive=True)
+    a, d = target("abc") / p, target("dbc") / p
+    per_p = sp.diff(a**2 + d**2 - p, p) / drift_rate().subs({planes["a"].u: a, planes["d"].u: d})
+    return _factor(sp.integrate(sp.expand(per_p), (p, start, p)))
+
+
+@cache
+def decay_prefactor() -> sp.Expr:
+    """C in C / alpha for small mu_icl, with d held by CIWL at its value when both mechanisms are learned.
+
+    From a small start the conserved |a|^2 + |d|^2 - |b|^2 is zero; with S_icl / p for a and S_ciwl / p for d, p = bc is
+    then (S_icl^2 + S_ciwl^2)^(1/3). The logarithm is that of the share of abc that is lost when ICL ends.
+    """
+    planes, _, parameters = symbols(form())
+    p = (target("abc") ** 2 + target("dbc") ** 2) ** sp.Rational(1, 3)
+    cost = sp.diff(of.loss(form()), planes["a"].u)
+    of_cost = (cost - cost.subs(parameters["alpha"], 0)).subs({planes[x].v: 0 for x in "abcd"})
+    per_time = sp.expand(of_cost / planes["a"].u).subs(planes["d"].u, target("dbc") / p)
+    return sp.simplify(-sp.log(LEFT) * parameters["alpha"] / per_time)
+
+
+def best_alpha(mu_icl: Any, drift: Any, decay: Any) -> Any:
+    """The alpha that ends ICL soonest, mu_icl sqrt(C / A), from the prefactors A and C."""
+    return mu_icl * (decay / drift) ** 0.5
+
+
+def asymptotics(model: Model) -> dict[str, float]:
+    """The prefactors A (`drift`, with a0^3 = S_icl) and C (`decay`) for the numbers of a model like the paper's."""
+    values = {f"T_{x}": norm for x, norm in model.target_norms.items()}
+    values |= {f"w_{t}": weight for t, weight in model.weights.items()}
+    values["a0"] = float(np.prod([model.target_norms[x] for x in "abc"])) ** (1 / 3)
+    return {"drift": float(_number(drift_prefactor())(**values)), "decay": float(_number(decay_prefactor())(**values))}
+
+
+@cache
+def form() -> Form:
+    """The form of the paper's model, in whose symbols the expressions are."""
+    return coopetition().form
+
+
+def target(letters: str) -> sp.Expr:
+    """S, the product of the target norms."""
+    planes, _, _ = symbols(form())
+    return sp.sympify(sp.prod(planes[x].target for x in letters))
+
+
+def lifetime(
+    model: Model, start: xr.Dataset, *, weights: Mapping[str, Any] | None = None, **parameters: Any
+) -> xr.Dataset:
+    """The predicted lifetime of ICL of every run, and its parts `drift`, `relaxation`, `coexistence` and `decay`.
+
+    Arguments as in `toymodel.descend`, for a model like the paper's with mu_ciwl = 0, mu_icl > 0 and alpha > 0. NaN
+    where ICL does not emerge on the orbit of alpha = 0. Raises ValueError outside the range of the theory.
+    """
+    if of.letters(model) != ("a", "d", "b", "c") or model.form.expression != form().expression:
+        raise ValueError(f"the lifetime is derived for the loss of tm.coopetition, got {model.form.expression}")
+    problem, states, constants = of.prepared(model, start, weights, parameters)
+    names = [str(c) for c in of.constants(model.form)]
+    runs = [dict(zip(names, map(float, row), strict=True)) for row in constants]
+    u, v = states[:, :4], states[:, 4:]
+    if (v != 0).any() or (u <= 0).any() or not np.allclose(u[:, 1], u[:, 2]):
+        raise ValueError(
+            "start must have residual 0, overlaps > 0 and those of b and c equal, as aligned_start makes it"
+        )
+    for name, wrong in (("mu_icl", "> 0"), ("alpha", "> 0"), ("mu_ciwl", "0")):
+        column = constants[:, names.index(name)]
+        if (column != 0 if wrong == "0" else column <= 0).any():
+            raise ValueError(f"{name} must be {wrong}, got {column.min():g} to {column.max():g}")
+    parts = np.array([_parts(y, k, row) for y, k, row in zip(u, runs, constants, strict=True)])
+    found = {name: problem.batch.labelled(parts[:, i]) for i, name in enumerate(STAGES)}
+    return xr.Dataset({"lifetime": sum(found.values()), **found})
+
+
+def _parts(u: np.ndarray, k: dict[str, float], row: np.ndarray) -> tuple[float, float, float, float]:
+    """The four times of one run."""
+    alpha, wanted = k["alpha"], k["T_a"] * k["T_b"] * k["T_c"]
+    early = _orbit(tuple(u), _without(row, alpha=0.0, mu_icl=1e-9), 1e-3)
+    a, _, _, d = early[1][:, np.argmax(early[1][0] * early[1][1] ** 2 > FOUND * wanted)]
+    a0 = brentq(lambda x: x**2 - wanted / x - (a**2 - wanted / a - d**2), 1e-9, a)
+    drift = _number(drift_prefactor())(**k, a0=a0) * alpha / k["mu_icl"] ** 2
+    t, y = _orbit(tuple(u), _without(row, alpha=0.0), min(k["mu_icl"], 1e-2))
+    a, b, c, d = y
+    missing, released = wanted - a * b * c, k["T_d"] * k["T_b"] * k["T_c"] - d * b * c
+    hold = k["w_ciwl"] / 2 * released**2 * k["w_icl"] * ((b * c) ** 2 + a**2 * (b**2 + c**2))
+    pull = alpha * k["w_cost"] * d**2
+    learned = missing < wanted / np.sqrt(2)
+    if not learned.any():
+        return np.nan, np.nan, np.nan, np.nan
+    begin = int(np.argmax(learned))
+    emerged = _first(t, missing - wanted / np.sqrt(2), 0)[0]
+    free, (a2, _, _, d2) = _first(t, np.log(np.maximum(hold / pull, TINY)), begin, y)
+    at_fold, all_ciwl = float(_number(fold())(**k)), k["T_d"] * k["T_b"] * k["T_c"]
+    balanced = np.minimum(_number(balance()[1])(**k, e1=0.0, p=b * c), all_ciwl / np.sqrt(2))
+    settled, (_, b1, c1, _) = _first(t, np.log(np.maximum(released / balanced, TINY)), begin, y)
+    along = settled + float(_number(coexistence())(**k, p0=b1 * c1, p=at_fold))
+    if b1 * c1 < at_fold and along > free:
+        return drift, settled - emerged, along - settled, _decay(wanted / at_fold, all_ciwl / at_fold, k)
+    return drift, free - emerged, 0.0, _decay(a2, d2, k)
+
+
+def _first(
+    t: np.ndarray, falling: np.ndarray, begin: int, states: np.ndarray | None = None
+) -> tuple[float, list[float]]:
+    """The time from t[begin] on at which the values fall below zero, and the state there."""
+    i = max(begin + int(np.argmax((falling < 0)[begin:])), 1)
+    two = slice(i - 1, i + 1)
+    at = float(np.interp(0, -falling[two], t[two])) if falling[i] < 0 <= falling[i - 1] else float(t[i])
+    return at, [float(np.interp(at, t[two], x[two])) for x in (() if states is None else states)]
+
+
+def _decay(a: float, d: float, k: dict[str, float]) -> float:
+    """The time in which the cost takes abc down, with d b c = S_ciwl and |a|^2 - |d|^2 + |b|^2 conserved."""
+    wanted, held = k["T_a"] * k["T_b"] * k["T_c"], k["T_d"] * k["T_b"] * k["T_c"]
+    p = held / d
+    conserved = a**2 - d**2 + p
+
+    def square(p):
+        return conserved - p + (held / p) ** 2
+
+    def over(p):
+        return np.sqrt(np.maximum(square(p), 0)) * p - float(LEFT) * wanted
+
+    if over(p) <= 0:
+        return 0.0
+    most: Any = brentq(square, p, p + conserved + held)
+    end: Any = brentq(over, p, most)
+    ps = np.linspace(p, end, 400)
+    return float(-np.trapezoid(ps**2 / (k["alpha"] * k["w_cost"] * held**2), np.log(square(ps)) / 2))
+
+
+def _without(row: np.ndarray, **others: float) -> tuple[float, ...]:
+    """The constants of a run with other values of some parameters."""
+    names = [str(c) for c in of.constants(form())]
+    return tuple(others.get(name, value) for name, value in zip(names, map(float, row), strict=True))
+
+
+@cache
+def _orbit(u: tuple[float, ...], constants: tuple[float, ...], slowest: float) -> tuple[np.ndarray, np.ndarray]:
+    """Times and overlaps of the flow without residuals; it ends long after the slowest rate has acted."""
+    slope = of.slope(form())
+
+    def velocity(_t, y):
+        return [-s for s in slope(*y, 0.0, 0.0, 0.0, 0.0, *constants)[:4]]
+
+    k = dict(zip(map(str, of.constants(form())), constants, strict=True))
+    rate = k["w_icl"] * k["w_ciwl"] * (k["T_a"] * k["T_b"] * k["T_c"] * k["T_d"]) ** 2 / 2
+    span = 1e3 / min(rate, slowest * k["w_ciwl"] * (k["T_a"] * k["T_b"] * k["T_c"]) ** (4 / 3))
+    solution = solve_ivp(velocity, (0, span), list(u), method="LSODA", rtol=1e-9, atol=1e-13)
+    return solution.t, solution.y
+
+
+def _factor(expression: Any) -> sp.Expr:
+    factored: Any = sp.factor(expression)
+    return factored
+
+
+@cache
+def _number(expression: sp.Expr) -> Any:
+    """An expression as a function of keyword arguments that may hold more than it needs."""
+    names = sorted(expression.free_symbols, key=str)
+    function = sp.lambdify(names, expression, "numpy")
+    return lambda **values: function(*(values[str(n)] for n in names))
