@@ -26,7 +26,7 @@ from toymodel.theory.escape import LEARNED, escape
 from toymodel.theory.plateau import numbers_of, parts_of
 
 B, K1, K2, GA, GD = sp.symbols("B k1 k2 g_a g_d", positive=True)
-SCALE, D0, DE, N = sp.symbols("sigma d0 d_E n", positive=True)
+SCALE, D0 = sp.symbols("sigma d0", positive=True)
 
 
 def growth_expressions() -> dict[str, sp.Expr]:
@@ -97,22 +97,25 @@ def speed_up(
 
 
 def law_expressions(private: int) -> dict[str, sp.Expr]:
-    """Times to the escape to leading order, all overlaps sigma but that of d, which is d0 > sigma, in closed form.
+    """Times to the escape of typical small starts, all overlaps sigma but that of d, which is d0 >= sigma, closed.
 
-    private: number n of private vectors of ICL (1 in the published model). alone = 1/(n k1 sigma^n). with_ciwl is the
-    time in which d drives b and c until d has grown to d_E; for d0 >> sigma it tends to ln(2 d0 / sigma) / (k2 d0).
-    speed_up is their ratio for d_E -> infinity.
+    private: number n of private vectors of ICL (1 in the published model). alone = 1/(n k1 sigma^n). with_ciwl is, for
+    n = 1, exact on the plateau; for more it is the time in which d alone drives b and c until they diverge, which is
+    the same with k1 = 0. For d0 >> sigma it tends to ln(2 d0 k2 / (sigma K)) / (k2 d0). speed_up is alone / with_ciwl.
     """
-    q = sp.sqrt(D0**2 - SCALE**2)
+    k1 = K1 if private == 1 else sp.Integer(0)
+    pull, square = SCALE * k1 + D0 * K2, k1**2 + K2**2
+    root = sp.sqrt(pull**2 - square * SCALE**2)
     alone = 1 / (private * K1 * SCALE**private)
-    together = sp.log((DE - q) * (D0 + q) / ((DE + q) * (D0 - q))) / (2 * q * K2)
-    return {"alone": alone, "with_ciwl": together, "speed_up": alone / (sp.log((D0 + q) / (D0 - q)) / (2 * q * K2))}
+    together = sp.log((pull + root) ** 2 / (square * SCALE**2)) / (2 * root)
+    return {"alone": alone, "with_ciwl": together, "speed_up": alone / together}
 
 
 def law(model: Model, scale: Any, scale_d: Any, *, target_scale: Mapping[str, float] | None = None) -> xr.Dataset:
     """`speed_up` of `law_expressions` and `first`, whether ICL comes first, for typical overlaps of given scales.
 
-    scale, scale_d: typical initial overlap of all vectors but d, and of d (numbers or DataArrays, scale < scale_d).
+    scale, scale_d: typical initial overlap of all vectors but d, and of d (numbers or DataArrays, scale < scale_d, or
+    equal with one private vector).
     With one private vector ICL is first where h_icl > h_ciwl (the damping of `rates`, which here says: e_icl w_icl >
     e_ciwl w_ciwl); with two, where d can grow by enough for a and e to be amplified,
 
@@ -130,8 +133,8 @@ def law(model: Model, scale: Any, scale_d: Any, *, target_scale: Mapping[str, fl
     k1, k2 = float(drive["icl"][0]), float(drive["ciwl"][0])
     goal1, goal2 = (LEARNED * np.prod([norms[x] for x in model.mechanisms[m]]) for m in ("icl", "ciwl"))
     scale, scale_d = xr.broadcast(xr.DataArray(scale), xr.DataArray(scale_d))
-    if not bool(((scale > 0) & (scale < scale_d)).all()):
-        raise ValueError("scale and scale_d must satisfy 0 < scale < scale_d")
+    if not bool(((scale > 0) & ((scale <= scale_d) if len(icl) == 1 else (scale < scale_d))).all()):
+        raise ValueError("scale and scale_d must satisfy 0 < scale < scale_d (or be equal with one private vector)")
     index = sp.lambdify((SCALE, D0, K1, K2), law_expressions(len(icl))["speed_up"], "numpy")(scale, scale_d, k1, k2)
     if len(icl) == 1:
         first = xr.full_like(scale, bool(damping["icl"][0] > damping["ciwl"][0]), dtype=bool)
@@ -149,11 +152,12 @@ def region(
 ) -> xr.DataArray:
     """Whether the model is in coopetition by `law`: ICL comes first, and `factor` times later with CIWL blocked.
 
-    With one private vector of ICL, in dimensions, target norms, mu and scales (T = prod |x*|, N = number of entries):
+    With one private vector of ICL, in dimensions, target norms, mu and scales (T = prod |x*|, N = number of entries),
 
-        T_2^2 / 2 + mu_2 N_2 > T_1^2 / 2 + mu_1 N_1,
-        (|a*| / |d*|) (1 + mu_1 / e_1) / (1 + mu_2 / e_2) (scale_d / scale) > factor ln(2 scale_d / scale).
+        T_2^2 / 2 + mu_2 N_2 > T_1^2 / 2 + mu_1 N_1,    q > factor ln(2 q / sqrt(1 + (k2 / k1)^2)),
+        q = (k2 / k1) (scale_d / scale),    k2 / k1 = (|a*| / |d*|) (1 + mu_1 / e_1) / (1 + mu_2 / e_2),
 
+    the second for scale_d much larger than scale.
     Leading order; typical starts, no residuals and no cost (alpha w_cost |d|^2 times the time of emergence small).
     """
     found = law(model, scale, scale_d, target_scale=target_scale)
