@@ -11,11 +11,13 @@ from typing import Annotated, Any
 import typer
 
 import toymodel as tm
+from toymodel.network import cli as network
 from toymodel.sweeps import cli as sweeps
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command()(sweeps.sweep)
 app.command()(sweeps.plot)
+app.command()(network.train)
 
 PRESETS = {"coopetition": tm.coopetition, "induction": tm.induction, "long_pathway": tm.long_pathway}
 

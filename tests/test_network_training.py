@@ -1,0 +1,157 @@
+"""Training: resumed runs, held weights, slowed weights, and the cache of finished experiments."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from toymodel.cli import app
+from toymodel.network import runs as runs_module
+from toymodel.network.data import GaussianClasses, Sequences
+from toymodel.network.experiments import SECOND_HALF, Experiment, Weights, all_experiments
+from toymodel.network.runs import Runs, drawn
+from toymodel.network.training import Rule
+
+SMALL = {"classes": GaussianClasses(30, 5, 8, 0.5, 1.0), "steps": 40, "every": 10, "seeds": 2, "keep": (0, 20, 40)}
+RULE = Rule(Sequences(), factors=(("weights.labels", 0.0),), batch=16, evaluation_batch=32)
+
+
+def experiment(network, **changes):
+    options = (("heads", 2),) if network == "transformer" else ()
+    return Experiment(
+        **{"name": f"{network}_small", "network": network, "rule": RULE, "options": options, **SMALL, **changes}
+    )
+
+
+def runs_in(folder, *known):
+    return Runs({e.name: e for e in known}, folder / "curves", folder / "checkpoints")
+
+
+@pytest.mark.parametrize("network", ["disentangled", "transformer"])
+def test_a_run_that_is_stopped_resumes_to_the_same_bits(network, tmp_path, monkeypatch):
+    small = experiment(network)
+    whole = runs_in(tmp_path / "whole", small).run(small)
+    monkeypatch.setattr(runs_module, "SAVE_SECONDS", 0.0)
+    train, calls = runs_module.train_seeds, []
+
+    def stopped(*args, **kwargs):
+        calls.append(int(kwargs["steps"]))
+        if len(calls) == 4:  # one evaluation at the start, then two points
+            raise KeyboardInterrupt
+        return train(*args, **kwargs)
+
+    monkeypatch.setattr(runs_module, "train_seeds", stopped)
+    half = runs_in(tmp_path / "half", small)
+    with pytest.raises(KeyboardInterrupt):
+        half.run(small)
+    resumed = half.run(small)
+    assert calls == [0, 10, 10, 10, 0, 10, 10]  # of 40 steps, 20 were done before
+    assert whole.identical(resumed)
+    assert float(abs(whole.loss.diff("step")).min()) > 0
+
+
+def test_finished_experiments_are_read_and_changed_ones_run_again(tmp_path, monkeypatch):
+    small = experiment("disentangled")
+    made = runs_in(tmp_path, small).run(small)
+    changed = replace(small, rule=replace(RULE, rate=2e-3))
+    assert not runs_in(tmp_path, changed).finished(changed)
+    monkeypatch.setattr(runs_module, "train_seeds", lambda *_, **__: pytest.fail("trained although it is there"))
+    assert runs_in(tmp_path, small).run(small).identical(made)
+
+
+@pytest.mark.parametrize("network", ["disentangled", "transformer"])
+def test_held_weights_stay_and_the_others_start_where_they_are_told(network, tmp_path):
+    source = experiment(network)
+    held = Weights(source.name, 40, SECOND_HALF[network])
+    other = source.on("other", "icl", held=held, start=Weights(source.name, 20), keep=(0, 40))
+    runs = runs_in(tmp_path, source, other)
+    runs.run(other)  # runs the source first
+    begin, end = runs.weights(other, 0), runs.weights(other, 40)
+    np.testing.assert_array_equal(jax.tree.leaves(begin)[0], jax.tree.leaves(runs.weights(source, 20))[0])
+    held_name, free = ("W", "V") if network == "disentangled" else ("labels", "positions")
+    np.testing.assert_array_equal(getattr(begin, held_name), getattr(end, held_name))
+    assert np.all(np.abs(getattr(begin, free) - getattr(end, free)).max((1, 2)) > 0)
+    edit = runs.edits(other)[0]
+    assert edit.donor is not None
+    np.testing.assert_array_equal(getattr(edit.donor, held_name), getattr(runs.weights(source, 40), held_name))
+
+
+def test_a_factor_of_zero_stops_a_weight(tmp_path):
+    small = experiment("transformer")
+    runs = runs_in(tmp_path, small)
+    runs.run(small)
+    begin, end = runs.weights(small, 0), runs.weights(small, 40)
+    np.testing.assert_array_equal(begin.labels, end.labels)
+    assert np.abs(begin.layer2.output - end.layer2.output).max() > 0
+
+
+def test_one_step_of_descent_is_rate_times_gradient_times_factor():
+    rule = Rule(Sequences(), optimiser="sgd", rate=0.5, factors=(("weights*key*", 0.1),))
+    weights = {"key": jnp.ones(2), "gain": jnp.ones(3)}
+    transformation = rule.transformation()
+    updates, _ = transformation.update(weights, transformation.init(weights))
+    np.testing.assert_allclose(updates["gain"], -0.5)
+    np.testing.assert_allclose(updates["key"], -0.05)
+
+
+def test_seeds_have_their_own_classes_weights_and_sequences():
+    small = experiment("disentangled")
+    states, exemplars, keys = drawn(small)
+    assert np.abs(exemplars[0] - exemplars[1]).min() > 0
+    assert np.abs(states.network.V[0] - states.network.V[1]).min() > 0
+    assert not np.array_equal(jax.random.key_data(keys[0]), jax.random.key_data(keys[1]))
+    means = exemplars[0].mean(1)
+    assert abs(np.corrcoef(means.ravel(), states.network.M[0].ravel())[0, 1]) < 0.3  # apart from the weights' draws
+
+
+def test_every_source_comes_before_it_is_needed_and_keeps_what_is_needed():
+    known = all_experiments()
+    before = set()
+    for name, each in known.items():
+        for weights in each.sources():
+            source = known[weights.source]
+            assert weights.source in before
+            assert weights.step in source.keep
+            assert source.seeds >= each.seeds
+            assert source.classes == each.classes
+            assert source.options == each.options
+        before.add(name)
+
+
+def test_the_command_trains_lists_and_names_what_is_wrong(tmp_path, monkeypatch):
+    small = experiment("disentangled")
+    monkeypatch.setattr(runs_module, "all_experiments", lambda: {small.name: small})
+    folders = ["--curves", str(tmp_path / "n"), "--checkpoints", str(tmp_path / "c")]
+    call = lambda *args: CliRunner().invoke(app, ["train", *args, *folders])  # noqa: E731
+    assert "missing disentangled_small" in call().output
+    assert "at step 40, accuracy among the labels in context: icl 0." in call("--all").output
+    assert "there   disentangled_small" in call().output
+    assert "give names or --all" in str(call("--all", "disentangled_small").exception)
+    assert "name must be one of" in str(call("another").exception)
+
+
+def test_wrong_inputs_are_named(tmp_path):
+    small = experiment("disentangled")
+    for changes, message in [
+        ({"network": "mlp"}, "network must be one of"),
+        ({"every": 7}, "steps must be a multiple of every, got 40 and 7"),
+        ({"keep": (15,)}, "keep must be multiples of every = 10"),
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            replace(small, **changes)
+    for changes, message in [
+        ({"optimiser": "lion"}, "optimiser must be one of"),
+        ({"rate": 0.0}, "rate must be > 0"),
+        ({"batch": 0}, "batch must be at least 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            replace(RULE, **changes)
+    runs = runs_in(tmp_path, small)
+    with pytest.raises(ValueError, match="step of disentangled_small must be one of"):
+        runs.weights(small, 30)
+    with pytest.raises(FileNotFoundError, match="toymodel train disentangled_small` makes it"):
+        runs.read(small.name)

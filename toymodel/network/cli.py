@@ -1,0 +1,32 @@
+"""The command `toymodel train`: run experiments on small networks."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    names: Annotated[list[str] | None, typer.Argument(help="Experiments; `toymodel train` alone lists them.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every experiment whose curves are missing.")] = False,
+    again: Annotated[bool, typer.Option(help="Train even where curves are there.")] = False,
+    curves: Annotated[Path, typer.Option(help="Folder for the curves.")] = Path("networks"),
+    checkpoints: Annotated[Path, typer.Option(help="Folder for what training resumes from.")] = Path("build/networks"),
+) -> None:
+    """Train small networks and write their curves; the same command continues after a stop.
+
+    Example: toymodel train disentangled_full
+    """
+    from toymodel.network.runs import Runs  # JAX is imported here, so that the list of commands is quick
+
+    runs = Runs(curves=curves, checkpoints=checkpoints)
+    if all_ and names:
+        raise ValueError(f"give names or --all, got both: {names}")
+    if not all_ and not names:
+        for name, experiment in runs.known.items():
+            typer.echo(f"{'there  ' if runs.finished(experiment) else 'missing'} {name}")
+    for experiment in list(runs.known.values()) if all_ else [runs.named(name) for name in names or []]:
+        curves_of = runs.run(experiment, again)
+        end = curves_of.accuracy_in_context.isel(step=-1).mean("seed")
+        last = ", ".join(f"{name} {float(end.sel(evaluator=name)):.2f}" for name in ("icl", "flip", "ciwl"))
+        typer.echo(f"{experiment.name}: at step {experiment.steps}, accuracy among the labels in context: {last}")

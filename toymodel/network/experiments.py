@@ -1,0 +1,156 @@
+"""What is run: every experiment as data, by name.
+
+An experiment says which network sees which sequences for how many steps and from how many seeds. It may start from the
+weights that another one had at a certain step (`start`), and it may hold weights at those of another one (`held`), so
+that every experiment of the paper on cooperation and competition is one line here.
+
+    full           all strategies solve the task: emergence and transience of ICL
+    matched        the query is the very exemplar that stands in context
+    icl_only       labels drawn anew in each sequence, so that only ICL solves the task
+    ciwl_only      exemplars of other classes in context, so that only CIWL solves the task
+    icl_given_N    ICL-only data, second half held at that of ciwl_only at step N (_end: of full)
+    full_from_N    full data, started from ciwl_only at step N
+    noise_X, classes_K   full data with another within-class variation or number of classes
+
+Names of experiments with the small network begin with `disentangled_`, those of the others with `transformer_`.
+"""
+
+from dataclasses import dataclass, replace
+
+from toymodel.network.data import GaussianClasses, Sequences
+from toymodel.network.training import Rule
+
+SECOND_HALF = {
+    "disentangled": ("weights.W", "weights.g"),
+    "transformer": ("weights.layer2.*", "weights.gain", "weights.labels"),
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that match `at` as another experiment had them at a step, seed by seed."""
+
+    source: str
+    step: int
+    at: tuple[str, ...] = ("weights.*",)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One network, one kind of data, one training."""
+
+    name: str
+    network: str
+    classes: GaussianClasses
+    rule: Rule
+    steps: int
+    every: int  # steps between evaluations
+    seeds: int = 5
+    keep: tuple[int, ...] = ()  # steps whose weights others start from
+    start: Weights | None = None
+    held: Weights | None = None
+    options: tuple[tuple[str, float], ...] = ()  # of the network
+
+    def __post_init__(self) -> None:
+        if self.network not in SECOND_HALF:
+            raise ValueError(f"network must be one of {sorted(SECOND_HALF)}, got {self.network!r}")
+        if self.every < 1 or self.steps < 1 or self.steps % self.every:
+            raise ValueError(f"steps must be a multiple of every, got {self.steps} and {self.every}")
+        if wrong := [step for step in self.keep if step % self.every or not 0 <= step <= self.steps]:
+            raise ValueError(f"keep must be multiples of every = {self.every} up to steps = {self.steps}, got {wrong}")
+        if self.seeds < 1:
+            raise ValueError(f"seeds must be at least 1, got {self.seeds}")
+
+    def sources(self) -> tuple[Weights, ...]:
+        """What it needs of other experiments."""
+        return tuple(w for w in (self.start, self.held) if w is not None)
+
+    def on(self, name: str, kind: str = "full", matched: bool = False, **changes: object) -> "Experiment":
+        """The same with other sequences, and whatever else changes."""
+        rule = replace(self.rule, sequences=replace(self.rule.sequences, kind=kind, matched=matched))
+        changes = {"keep": (), "rule": rule} | changes
+        return replace(self, name=f"{self.network}_{name}", **changes)  # pyright: ignore
+
+
+def of_full(full: Experiment, times: tuple[int, ...], steps: dict[str, int], seeds: int) -> list[Experiment]:
+    """The experiments around one network on full data; `times` are those of ciwl_only that others start from."""
+    network = full.network
+    half = SECOND_HALF[network]
+    ciwl = full.on("ciwl_only", "ciwl", steps=max(times), keep=times, seeds=seeds)
+    end = Weights(full.name, full.steps, half)
+    return [
+        full,
+        full.on("matched", matched=True, seeds=5, steps=steps["matched"]),
+        full.on("icl_given_end", "icl", steps=steps["given"], seeds=5, held=end),
+        full.on("icl_only", "icl", steps=steps["icl_only"], seeds=5),
+        ciwl,
+        *(
+            full.on(f"icl_given_{t}", "icl", steps=steps["window"], seeds=seeds, held=Weights(ciwl.name, t, half))
+            for t in times
+        ),
+        *(
+            full.on(f"full_from_{t}", steps=steps["from"], seeds=seeds, start=Weights(ciwl.name, t))
+            for t in times
+        ),
+    ]  # fmt: skip
+
+
+DISENTANGLED = Experiment(
+    name="disentangled_full",
+    network="disentangled",
+    classes=GaussianClasses(classes=3000, features=32, noise=1.2, norm=1.0),
+    rule=Rule(  # no bias for a position
+        Sequences(), optimiser="sgd", rate=0.1, factors=(("weights.t", 0.0),), evaluation_batch=256
+    ),
+    steps=8000,
+    every=100,
+    seeds=20,
+    keep=tuple(range(0, 8001, 400)),
+)
+BARRIER = replace(  # the barrier that ICL has to pass is higher and CIWL slower: here it matters what ICL is given
+    DISENTANGLED,
+    name="disentangled_barrier",
+    rule=replace(DISENTANGLED.rule, factors=(("weights.t", 0.0), ("weights.M", 0.04))),
+    steps=12_000,
+    seeds=5,
+    options=(("barrier", 4.0),),
+    keep=(),
+)
+TRANSFORMER = Experiment(
+    name="transformer_full",
+    network="transformer",
+    classes=GaussianClasses(),
+    rule=Rule(Sequences(), factors=(("weights.labels", 0.3),)),
+    steps=140_000,  # seeds differ in how fast ICL fades
+    every=400,
+    keep=tuple(range(0, 140_001, 4000)),
+)
+
+
+def all_experiments() -> dict[str, Experiment]:
+    """Every experiment by its name, each after those that it needs."""
+    small = of_full(
+        DISENTANGLED,
+        (100, 200, 400, 800, 1600, 8000),
+        dict(matched=8000, given=4000, icl_only=4000, window=4000, **{"from": 6000}),
+        3,
+    )
+    small += [
+        BARRIER,
+        BARRIER.on("barrier_icl_only", "icl"),
+        BARRIER.on("barrier_icl_given_end", "icl", held=Weights(BARRIER.name, 12_000, SECOND_HALF["disentangled"])),
+    ]
+    small[-3] = replace(BARRIER, keep=(12_000,))
+    for noise in (0.8, 1.0, 1.1, 1.3, 1.4, 1.6):
+        classes = replace(DISENTANGLED.classes, noise=noise)
+        small.append(DISENTANGLED.on(f"noise_{noise}", classes=classes, seeds=3))
+    for number in (1000, 1500, 2000, 4500, 6000):
+        classes = replace(DISENTANGLED.classes, classes=number)
+        small.append(DISENTANGLED.on(f"classes_{number}", classes=classes, seeds=3))
+    large = of_full(
+        TRANSFORMER,
+        (800, 2000, 4000, 16_000),
+        dict(matched=24_000, given=20_000, icl_only=24_000, window=12_000, **{"from": 32_000}),
+        2,
+    )
+    return {experiment.name: experiment for experiment in small + large}

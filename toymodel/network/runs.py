@@ -1,0 +1,186 @@
+"""Running experiments: resumed after a stop, cached by the hash of what made them, kept as one NetCDF file each.
+
+    networks/NAME.nc                   the curves; `made_of` is the hash of the experiment and of those it needs
+    build/networks/HASH/latest.eqx     everything that training needs to go on to the same numbers
+    build/networks/HASH/STEP.eqx       the weights of the steps that others start from
+
+Curves have the dimensions `seed`, `step` and `evaluator` (or `head`, or `weight` for the norms of the weights).
+"""
+
+import hashlib
+import os
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from toymodel.network.disentangled import Disentangled
+from toymodel.network.evaluators import EVALUATORS, MEASURES, evaluate, weight_names
+from toymodel.network.experiments import SECOND_HALF, Experiment, all_experiments
+from toymodel.network.tap import Edit, Network, graft
+from toymodel.network.training import State, begin, load, save, train_seeds
+from toymodel.network.transformer import Transformer
+from toymodel.progress import progress_bar
+
+NETWORKS: dict[str, Any] = {"disentangled": Disentangled, "transformer": Transformer}
+SAVE_SECONDS = 60.0  # between checkpoints
+VERSION = 1  # raise it when a change of the code changes what an experiment computes
+
+
+class Runs:
+    """Runs experiments and reads what they left; `known` are those that others may need."""
+
+    def __init__(
+        self,
+        known: dict[str, Experiment] | None = None,
+        curves: Path = Path("networks"),
+        checkpoints: Path = Path("build/networks"),
+    ):
+        self.known = all_experiments() if known is None else known
+        self.folder, self.checkpoints = curves, checkpoints
+
+    def named(self, name: str) -> Experiment:
+        """The experiment of this name."""
+        if name not in self.known:
+            raise ValueError(f"name must be one of {list(self.known)}, got {name!r}")
+        return self.known[name]
+
+    def made_of(self, experiment: Experiment) -> str:
+        """The hash of an experiment and of all that it needs."""
+        parts = [str(VERSION), repr(experiment)] + [self.made_of(self.named(w.source)) for w in experiment.sources()]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def finished(self, experiment: Experiment) -> bool:
+        """Whether the curves of this very experiment are there."""
+        path = self.folder / f"{experiment.name}.nc"
+        if not path.exists():
+            return False
+        with xr.open_dataset(path, engine="h5netcdf") as kept:
+            return kept.attrs.get("made_of") == self.made_of(experiment)
+
+    def weights(self, source: Experiment, step: int) -> Network:
+        """The weights that an experiment had at a step, which is run for it if they are not there."""
+        if step not in source.keep:
+            raise ValueError(f"step of {source.name} must be one of {source.keep}, got {step}")
+        path = self.checkpoints / self.made_of(source) / f"{step}.eqx"
+        if not path.exists():
+            self.run(source, again=True)
+        return load(path, drawn(source)[0].network)
+
+    def edits(self, experiment: Experiment) -> tuple[Edit, ...]:
+        """What is held throughout the training, with an axis of seeds."""
+        if experiment.held is None:
+            return ()
+        donor = first(self.weights(self.named(experiment.held.source), experiment.held.step), experiment.seeds)
+        return tuple(graft(at, donor) for at in experiment.held.at)
+
+    def run(self, experiment: Experiment, again: bool = False, progress: bool | None = None) -> xr.Dataset:
+        """The curves of an experiment: read where they are there, else trained, from where training stopped."""
+        if not again and self.finished(experiment):
+            return self.read(experiment.name)
+        folder = self.checkpoints / self.made_of(experiment)
+        states, exemplars, keys = drawn(experiment)
+        edits = self.edits(experiment)
+        if experiment.start is not None:
+            given = first(self.weights(self.named(experiment.start.source), experiment.start.step), experiment.seeds)
+            states = jax.vmap(lambda network: begin(network, experiment.rule))(given)
+        advance = partial(train_seeds, edits=edits, exemplars=exemplars, keys=keys, rule=experiment.rule)
+
+        states, row = advance(states, steps=0)
+        points = experiment.steps // experiment.every + 1
+        rows = {name: np.full((points, *value.shape), np.nan, np.float32) for name, value in row.items()}
+        kept = {"states": states, "rows": rows, "done": np.array(0)}
+        latest = folder / "latest.eqx"
+        if latest.exists():
+            kept = load(latest, kept)
+            states, rows = kept["states"], kept["rows"]
+        written = time.monotonic()
+        bar = progress_bar(experiment.steps, experiment.name, progress)
+        for point in range(int(kept["done"]), points):
+            step = point * experiment.every
+            if point:
+                states, row = advance(states, steps=experiment.every)
+                bar.update(experiment.every)
+            for name, value in row.items():
+                rows[name][point] = value
+            if step in experiment.keep:
+                save(folder / f"{step}.eqx", states.network)
+            if time.monotonic() - written > SAVE_SECONDS or point == points - 1:
+                save(latest, {"states": states, "rows": rows, "done": np.array(point + 1)})
+                written = time.monotonic()
+        bar.close()
+        curves = as_dataset(experiment, rows).assign_attrs(made_of=self.made_of(experiment))
+        if len(experiment.keep) > 1:
+            curves = curves.merge(self.swapped(experiment, exemplars, keys))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{experiment.name}.nc"
+        packed = {name: {"zlib": True, "complevel": 9} for name in curves.data_vars}
+        curves.to_netcdf(path.with_suffix(".partial"), engine="h5netcdf", encoding=packed)
+        os.replace(path.with_suffix(".partial"), path)
+        return curves
+
+    def swapped(self, experiment: Experiment, exemplars: jax.Array, keys: jax.Array) -> xr.Dataset:
+        """Evaluators of the first half at each kept step under the second half at the last of them."""
+        half = SECOND_HALF[experiment.network]
+
+        @jax.jit
+        def measured(network: Network, end: Network) -> dict[str, jax.Array]:
+            def one(network: Network, end: Network, x: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+                edits = tuple(graft(at, end) for at in half)
+                return evaluate(network, edits, x, experiment.rule.sequences, key, experiment.rule.evaluation_batch)
+
+            return jax.vmap(one)(network, end, exemplars, keys)
+
+        end = self.weights(experiment, experiment.keep[-1])
+        values = [measured(self.weights(experiment, step), end) for step in experiment.keep]
+        dims = ("kept", "seed", "evaluator")
+        variables = {f"swapped_{m}": (dims, np.stack([np.asarray(v[m]) for v in values])) for m in MEASURES}
+        return xr.Dataset(variables, {"kept": list(experiment.keep)})
+
+    def read(self, name: str) -> xr.Dataset:
+        """The curves of this name; where they are missing, how to make them."""
+        self.named(name)
+        path = self.folder / f"{name}.nc"
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing; `toymodel train {name}` makes it")
+        return xr.load_dataset(path, engine="h5netcdf")
+
+
+@partial(jax.jit, static_argnames="experiment")
+def drawn(experiment: Experiment) -> tuple[State, jax.Array, jax.Array]:
+    """The states of all seeds at step 0, their exemplars and the keys of their training, each from its own draws."""
+    cls, classes = NETWORKS[experiment.network], experiment.classes
+    pairs = experiment.rule.sequences.pairs
+
+    def one(seed: jax.Array) -> tuple[State, jax.Array, jax.Array]:
+        classes_key, network_key, training_key = (jax.random.fold_in(jax.random.key(seed), i) for i in range(3))
+        network = cls.draw(network_key, classes.classes, classes.features, pairs, **dict(experiment.options))
+        return begin(network, experiment.rule), classes.draw(classes_key), training_key
+
+    return jax.vmap(one)(jnp.arange(experiment.seeds))
+
+
+def first(network: Network, seeds: int) -> Network:
+    """The networks of the first so many seeds."""
+    return jax.tree.map(lambda w: w[:seeds], network)
+
+
+def as_dataset(experiment: Experiment, rows: dict[str, np.ndarray]) -> xr.Dataset:
+    """Rows [point, seed, ...] as a labelled record."""
+    own = {name: "evaluator" for name in MEASURES} | {"weight_norm": "weight"}
+    dims = {name: ("step", "seed", own.get(name, f"head_{name}")) for name in rows}
+    cls = NETWORKS[experiment.network]
+    small = jax.eval_shape(lambda key: cls.draw(key, 2, 8, 1), jax.random.key(0))
+    coordinates = {
+        "step": np.arange(len(rows["loss"])) * experiment.every,
+        "seed": np.arange(experiment.seeds),
+        "evaluator": list(EVALUATORS),
+        "weight": weight_names(small),
+    }
+    record = xr.Dataset({name: (dims[name], value) for name, value in rows.items()}, coordinates)
+    return record.assign_attrs(experiment=repr(experiment), name=experiment.name)

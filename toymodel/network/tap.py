@@ -1,0 +1,96 @@
+"""One mechanism for every intervention: each weight and each intermediate passes through a tap, by its name.
+
+A network's forward pass says `x = tap("layer1.attention", x)` wherever something may be looked at; its weights pass
+through the tap as `weights.layer1.query` and so on before they are used. An `Edit` replaces what passes:
+
+    ablate(at)          by zero
+    clamp(at, value)    by a given value
+    graft(at, donor)    by what another network has there on the same sequence (for a weight: its weight)
+
+and `run` returns all that passed, which is the recording. `at` is a pattern as for file names (`weights.layer2.*`),
+`heads` restricts the edit to some heads (first axis). A replaced weight has gradient zero, so an edit that is held
+during training *is* the clamping of a part of the network.
+"""
+
+from abc import abstractmethod
+from fnmatch import fnmatchcase
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int
+
+
+class Network(eqx.Module):
+    """What a network is here: its arrays are its weights, and it maps one sequence to the logits of all labels."""
+
+    @abstractmethod
+    def __call__(
+        self, exemplars: Float[Array, "exemplars features"], labels: Int[Array, " pairs"], tap: "Tap"
+    ) -> Float[Array, " classes"]:
+        """The logits of one sequence; the last exemplar is the query."""
+
+
+class Edit(eqx.Module):
+    """A replacement of what passes at the names that match `at`."""
+
+    at: str = eqx.field(static=True)
+    value: Array | None
+    donor: Network | None
+    heads: tuple[int, ...] | None = eqx.field(static=True, default=None)
+
+
+def ablate(at: str, heads: tuple[int, ...] | None = None) -> Edit:
+    """Replace by zero."""
+    return Edit(at, jnp.zeros(()), None, heads)
+
+
+def clamp(at: str, value: ArrayLike, heads: tuple[int, ...] | None = None) -> Edit:
+    """Replace by a given value, which is broadcast to what passes."""
+    return Edit(at, jnp.asarray(value), None, heads)
+
+
+def graft(at: str, donor: Network, heads: tuple[int, ...] | None = None) -> Edit:
+    """Replace by what passes at the same place of the donor on the same sequence."""
+    return Edit(at, None, donor, heads)
+
+
+class Tap:
+    """Applies edits and keeps what passed. It lives for one forward pass."""
+
+    def __init__(self, edits: tuple[Edit, ...] = (), donated: tuple[dict[str, Array] | None, ...] = ()):
+        self.edits, self.donated = edits, donated
+        self.seen: dict[str, Array] = {}
+
+    def __call__(self, name: str, passing: Array) -> Array:
+        for edit, donated in zip(self.edits, self.donated, strict=True):
+            if not fnmatchcase(name, edit.at):
+                continue
+            source = donated[name] if donated is not None else edit.value
+            new = jnp.broadcast_to(jnp.asarray(source, passing.dtype), passing.shape)
+            heads = edit.heads
+            passing = new if heads is None else passing.at[jnp.array(heads)].set(new[jnp.array(heads)])
+        self.seen[name] = passing
+        return passing
+
+
+def run(
+    network: Network,
+    exemplars: Float[Array, "exemplars features"],
+    labels: Int[Array, " pairs"],
+    edits: tuple[Edit, ...] = (),
+) -> tuple[Float[Array, " classes"], dict[str, Array]]:
+    """Run a network on one sequence, under edits: its logits, and everything that passed the tap."""
+    donated = tuple(None if e.donor is None else run(e.donor, exemplars, labels)[1] for e in edits)
+    tap = Tap(edits, donated)
+    network = jax.tree_util.tree_map_with_path(lambda path, w: tap(weight_name(path), w), network)
+    logits = network(exemplars, labels, tap)
+    unmatched = [e.at for e in edits if not any(fnmatchcase(name, e.at) for name in tap.seen)]
+    if unmatched:
+        raise ValueError(f"at must match a name of the network, got {unmatched}; names are {sorted(tap.seen)}")
+    return logits, tap.seen
+
+
+def weight_name(path: tuple) -> str:
+    """The name of a weight from its place in the module, e.g. `weights.layer1.query`."""
+    return "weights" + jax.tree_util.keystr(path)

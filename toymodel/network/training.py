@@ -1,0 +1,125 @@
+"""Training: one compiled loop between evaluations, with the seeds as a batch, and checkpoints that resume exactly.
+
+A step is   w <- w - f(w) * update(gradient of the mean cross-entropy),   update: SGD or Adam, f: a factor for each
+weight by its name (1 where none is given). The sequences of step n come from fold_in(key of the seed, n), so that a
+run that resumes at step n sees what the uninterrupted run sees.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from toymodel.network.data import Sequences, sample
+from toymodel.network.evaluators import evaluate, loss_of, run_batch
+from toymodel.network.tap import Edit, Network, weight_name
+
+OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {"sgd": optax.sgd, "adam": optax.adam}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How weights are changed, and on what."""
+
+    sequences: Sequences
+    optimiser: str = "adam"
+    rate: float = 1e-3
+    factors: tuple[tuple[str, float], ...] = ()  # (pattern of weight names, factor of their updates)
+    batch: int = 64
+    evaluation_batch: int = 512
+
+    def __post_init__(self) -> None:
+        if self.optimiser not in OPTIMISERS:
+            raise ValueError(f"optimiser must be one of {sorted(OPTIMISERS)}, got {self.optimiser!r}")
+        if self.rate <= 0:
+            raise ValueError(f"rate must be > 0, got {self.rate}")
+        if self.batch < 1:
+            raise ValueError(f"batch must be at least 1, got {self.batch}")
+
+    def transformation(self) -> optax.GradientTransformation:
+        """The rule for the step of the weights as optax has it."""
+
+        def slow(updates: Any, _weights: Any) -> Any:
+            return jax.tree_util.tree_map_with_path(self.scaled, updates)
+
+        factors = optax.stateless(slow)
+        return optax.chain(OPTIMISERS[self.optimiser](self.rate), factors)
+
+    def scaled(self, path: tuple, update: Array) -> Array:
+        """An update times the factor of its weight."""
+        for pattern, factor in self.factors:
+            if fnmatchcase(weight_name(path), pattern):
+                update = factor * update
+        return update
+
+
+class State(eqx.Module):
+    """All that changes in training; with several seeds, every array has an axis of seeds in front."""
+
+    network: Network
+    memory: Any  # of the optimiser
+    step: Int[Array, "*seeds"]
+
+
+def begin(network: Network, rule: Rule) -> State:
+    """The state at step 0 of one seed."""
+    return State(network, rule.transformation().init(network), jnp.array(0, jnp.int32))  # pyright: ignore
+
+
+def train(
+    state: State,
+    edits: tuple[Edit, ...],
+    exemplars: Float[Array, "classes exemplars features"],
+    key: PRNGKeyArray,
+    rule: Rule,
+    steps: int | Int[Array, ""],
+) -> tuple[State, dict[str, Array]]:
+    """Train one seed by so many steps in one compiled loop, then evaluate; `edits` hold throughout."""
+    transformation = rule.transformation()
+
+    def loss(network: Network, batch: Any) -> Array:
+        return loss_of(run_batch(network, batch, edits)[0], batch)
+
+    def step(_: Any, state: State) -> State:
+        batch = sample(jax.random.fold_in(key, state.step), exemplars, rule.sequences, rule.batch)
+        gradient = jax.grad(loss)(state.network, batch)
+        updates, memory = transformation.update(gradient, state.memory)
+        return State(optax.apply_updates(state.network, updates), memory, state.step + 1)  # pyright: ignore
+
+    state = jax.lax.fori_loop(0, steps, step, state)
+    at = jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), state.step)  # apart from the keys of all steps
+    return state, evaluate(state.network, edits, exemplars, rule.sequences, at, rule.evaluation_batch)
+
+
+@partial(jax.jit, static_argnames="rule", donate_argnames="states")
+def train_seeds(
+    states: State, edits: tuple[Edit, ...], exemplars: Array, keys: Array, rule: Rule, steps: int | Int[Array, ""]
+) -> tuple[State, dict[str, Array]]:
+    """`train` for all seeds: every array in the arguments has an axis of seeds in front.
+
+    Compiled once for all, but computed one after another: on a CPU that is faster than side by side (2.2 against
+    2.6 ms a step of the transformer), since then all of a seed stays in the cache.
+    """
+    return jax.lax.map(lambda seed: train(*seed, rule=rule, steps=steps), (states, edits, exemplars, keys))
+
+
+def save(path: Path, tree: Any) -> None:
+    """Write the arrays of a tree, under a temporary name that is then changed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_path = path.with_suffix(".partial")
+    eqx.tree_serialise_leaves(partial_path, tree)
+    os.replace(partial_path, path)
+
+
+def load(path: Path, like: Any) -> Any:
+    """Read what `save` wrote, into a tree of the same structure."""
+    return eqx.tree_deserialise_leaves(path, like)
