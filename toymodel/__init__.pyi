@@ -28,6 +28,7 @@ from .sweeps.axes import samples as samples
 from .sweeps.declare import Sweep as Sweep
 from .sweeps.execute import sweep as sweep
 from .sweeps.store import open_sweep as open_sweep
+from .theory.asymptotics import asymptotic_strategy as asymptotic_strategy
 from .theory.branches import branch as branch
 from .theory.bump import bump as bump
 from .theory.bump import bump_expressions as bump_expressions
@@ -42,6 +43,13 @@ from .theory.cooperation import law as law
 from .theory.cooperation import law_expressions as law_expressions
 from .theory.cooperation import region as region
 from .theory.cooperation import speed_up as speed_up
+from .theory.discrete import curvature as curvature
+from .theory.discrete import loss_floor as loss_floor
+from .theory.discrete import loss_floor_expression as loss_floor_expression
+from .theory.discrete import modified_flow as modified_flow
+from .theory.discrete import noise_drift as noise_drift
+from .theory.discrete import noise_threshold as noise_threshold
+from .theory.discrete import noise_threshold_expression as noise_threshold_expression
 from .theory.equilibria import fixed_points as fixed_points
 from .theory.escape import escape as escape
 from .theory.extended import descend_extended as descend_extended

@@ -44,6 +44,7 @@ def descend_extended(
     decay: float = 0.0,
     noise: float = 0.0,
     noise_seed: int = 0,
+    drift_only: bool = False,
     weights: Mapping[str, Any] | None = None,
     **parameters: Any,
 ) -> xr.Dataset:
@@ -51,8 +52,9 @@ def descend_extended(
 
     momentum: within 0..1, without 1. decay: every vector is multiplied by 1 - lr decay at each step. noise: standard
     deviation of the error of each entry of each gradient; the runs are then draws from the same law as those of
-    `toymodel.descend_vectors(noise=...)`, with the numbers of entries in `model.dims`. The rest as in
-    `toymodel.descend`, and so is the record.
+    `toymodel.descend_vectors(noise=...)`, with the numbers of entries in `model.dims`. drift_only: of the noise keep
+    only what it adds to each v^2 in the mean, (n - 1) (lr noise)^2 a step. The rest as in `toymodel.descend`, and so is
+    the record.
 
     Exact for any step size. Raises ValueError for noise together with momentum: the velocity then leaves the plane.
     """
@@ -77,13 +79,12 @@ def descend_extended(
         key, dims = jax.random.key(noise_seed), model.dims
         marks, seen = [*range(0, steps, every), steps], []
         numbers = tuple(map(float, (lr, momentum, decay, noise)))
+        kind = "none" if not noise else "drift" if drift_only else "all"
         for at, after in zip(marks, [*marks[1:], steps], strict=True):
             buffer = state.coordinates()[None]
             seen.append(measured(form, form, state, buffer, weighed, given, 1))
             if after > at:
-                state, velocity = _steps(
-                    form, dims, bool(noise), state, velocity, (weighed, given), numbers, key, at, after
-                )
+                state, velocity = _steps(form, dims, kind, state, velocity, (weighed, given), numbers, key, at, after)
         norms = np.stack([state.target[x] for x in model.vectors], -1)
     found = {name: np.concatenate([one[name] for one in seen]) for name in seen[0]}
     planes = {name: found.pop(name) for name in ("overlap", "residual")} | {"target_norm": norms}
@@ -94,11 +95,11 @@ def descend_extended(
     return record(problem, np.array(marks) * lr, np.array(marks), found, planes, attrs)
 
 
-@partial(jax.jit, static_argnames=("form", "dims", "noisy"))
+@partial(jax.jit, static_argnames=("form", "dims", "kind"))
 def _steps(
     form: Form,
     dims: FrozenDict[int],
-    noisy: bool,
+    kind: str,
     state: Reduced,
     velocity: Any,
     constants: tuple[dict[str, Any], dict[str, Any]],
@@ -121,7 +122,9 @@ def _steps(
             {x: (1 - lr * decay) * part[x] + p[x] for x in form.vectors}
             for part, p in zip((state.u, state.v), velocity, strict=True)
         )
-        if noisy:
+        if kind == "drift":
+            v = {x: jnp.sqrt(value**2 + (dims[x] - 1) * (lr * noise) ** 2) for x, value in v.items()}
+        if kind == "all":
             keys = jax.random.split(jax.random.fold_in(key, n), 3 * len(form.vectors))
             for i, x in enumerate(form.vectors):
                 along, across, rest = keys[3 * i : 3 * i + 3]

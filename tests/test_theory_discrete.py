@@ -1,0 +1,152 @@
+"""Spectra, stable steps, the modified flow and the effects of noise, against JAX and simulations."""
+
+import discrete as derivation
+import jax
+import jax.flatten_util
+import numpy as np
+import pytest
+import sympy as sp
+import xarray as xr
+from conftest import closeness
+from zoo import SHAPES, shaped
+
+import toymodel as tm
+import toymodel.reduction
+from toymodel.theory.conserved import balance_values
+from toymodel.theory.discrete import curvature, loss_floor, modified_flow, noise_drift, noise_threshold
+from toymodel.theory.extended import descend_extended
+from toymodel.vectors import tensor_loss
+
+SECTIONS = (derivation.spectrum, derivation.stability, derivation.modified, derivation.noise)
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda s: s.__name__)
+def test_the_derivation_holds(section):
+    page = derivation.Page(derivation.__file__, "", [])
+    section(page)
+    assert page.checks >= 1
+
+
+@pytest.mark.parametrize("section", [SECTIONS[0], SECTIONS[1]], ids=lambda s: s.__name__)
+def test_a_wrong_coefficient_is_found(monkeypatch, section):
+    right = toymodel.reduction.mechanism_loss
+    factor = 1 + sp.Rational(1, 10**12)
+    monkeypatch.setattr(toymodel.reduction, "mechanism_loss", lambda planes, weight: right(planes, weight) * factor)
+    with pytest.raises(AssertionError, match="differ"):
+        section(derivation.Page(derivation.__file__, "", []))
+
+
+@pytest.mark.parametrize("name", ["loss_floor_expression", "noise_threshold_expression"])
+def test_a_wrong_formula_is_found(monkeypatch, name):
+    right = getattr(derivation, name)
+    monkeypatch.setattr(derivation, name, lambda: right() * (1 + sp.Rational(1, 10**12)))
+    with pytest.raises(AssertionError, match="differ"):
+        derivation.noise(derivation.Page(derivation.__file__, "", []))
+
+
+def full_spectrum(model: tm.Model, vectors: xr.Dataset) -> np.ndarray:
+    """Eigenvalues of jax.hessian of the loss on tensors."""
+    form, weights, parameters = model.form, model.weights, model.parameters
+    with jax.enable_x64(True):
+        values, targets = (
+            {x: jax.numpy.asarray(vectors[f"{x}{end}"].values) for x in model.vectors} for end in ("", "_target")
+        )
+        flat, back = jax.flatten_util.ravel_pytree(values)
+        hessian = jax.jit(jax.hessian(lambda v: tensor_loss(form, back(v), targets, weights, parameters)))(flat)
+        return np.linalg.eigvalsh(np.asarray(hessian))
+
+
+@pytest.mark.parametrize("name, sizes", [(name, i) for i, name in enumerate(SHAPES)])
+def test_the_spectrum_is_that_of_all_entries(name, sizes):
+    """At a random state; vectors of one and two entries included."""
+    model = shaped(name, ((2, 3, 4, 5, 3), (4, 1, 3, 2, 6))[sizes % 2])
+    vectors = tm.random_vectors(model, 11, scale=0.8)
+    found = curvature(model, tm.from_vectors(model, vectors))
+    across = [[float(found.across.sel(vector=x))] * max(model.dims[x] - 2, 0) for x in model.vectors]
+    mine, full = np.sort(np.concatenate([found.in_planes.values, *across])), full_spectrum(model, vectors)
+    assert closeness(mine, full, 1e-9, 1e-12) <= 1
+    assert closeness(found.largest_step, 2 / full[-1], 1e-9) <= 1
+
+
+def test_descent_is_stable_below_the_largest_step_only():
+    """Near the end of learning of one mechanism, from a start that is a little off it."""
+    model = tm.induction(dims=(4, 4, 4))
+    start = tm.aligned_start(model, overlap={"a": 1.0, "b": 2.0, "c": 4.0}, residual=1e-4)
+    limit = float(curvature(model, start).largest_step)
+    near = start.assign(overlap=start.overlap * (1 + 1e-6))
+    below, above = (tm.descend(model, near, 200, lr=f * limit).loss for f in (0.98, 1.02))
+    assert float(below[-1]) < float(below[0]) and float(above[:120].max()) > 2 * float(above[0])
+
+
+def test_curvature_along_a_batch():
+    model = tm.coopetition()
+    runs = tm.descend(model, tm.paper_start(model, range(2)), 20, every=10, mu_icl=[0.0, 0.1, 0.5])
+    found = curvature(model, runs, mu_icl=runs.mu_icl)
+    assert set(found.largest.dims) == {"seed", "mu_icl", "time"}
+    one = curvature(model, runs.isel(seed=1, time=2, mu_icl=1), mu_icl=0.1)
+    assert closeness(found.largest.isel(seed=1, time=2, mu_icl=1), one.largest, 1e-12) <= 1
+
+
+def test_the_orders_of_the_flow_and_of_the_modified_flow():
+    model = tm.induction()
+    start, lrs, times = tm.random_start(model, 3, scale=0.5), np.array([0.5, 1.0, 2.0]), np.array([0.0, 20.0, 40.0])
+    for order, modify in ((1, 0.0), (2, 1.0)):
+        errors = []
+        for lr in lrs.tolist():
+            run = tm.descend(model, start, round(40 / lr), lr=lr, every=round(20 / lr))
+            other = modified_flow(model, start, times, modify * lr)
+            errors.append(float(abs(run.overlap.values - other.overlap.values).max()))
+        assert abs(np.polyfit(np.log(lrs), np.log(errors), 1)[0] - order) < 0.2
+
+
+def test_noise_drifts_balances():
+    """One step of descent of all entries, many times: the mean change of |b|^2 - |a|^2 by noise alone."""
+    model = tm.Model({"icl": "ab"}, lambda icl: icl, dict(a=2, b=9))
+    vectors, copies, lr, noise = tm.random_vectors(model, 1), 10_000, 0.1, 5.0
+    many = vectors.expand_dims(copy=range(copies))
+    runs = tm.descend_vectors(model, many, 1, lr=lr, noise=noise)
+    calm = balance_values(model, tm.descend_vectors(model, vectors, 1, lr=lr))
+    values = balance_values(model, runs)
+    ((name, rate),) = noise_drift(model, noise, lr).items()
+    change = values.sel(balance=name).isel(time=1) - calm.sel(balance=name).isel(time=1)
+    error = float(change.std()) / np.sqrt(copies)
+    assert abs(float(change.mean()) - lr * rate) < 4 * error < 0.1 * abs(lr * rate)
+
+
+@pytest.mark.parametrize("simulate", [tm.descend_vectors, descend_extended], ids=["all entries", "coordinates"])
+def test_the_floor_of_a_learned_loss(simulate):
+    model, noise, lr, copies = tm.induction(dims=(3, 4, 5)), 0.003, 0.5, 150
+    vectors = tm.random_vectors(model, 0)
+    vectors = vectors.assign({x: vectors[f"{x}_target"] for x in "abc"}).expand_dims(copy=range(copies))
+    start = vectors if simulate is tm.descend_vectors else tm.from_vectors(model, vectors)
+    runs = simulate(model, start, 400, lr=lr, noise=noise, every=50)
+    assert closeness(runs.loss[:, 4:].mean(), loss_floor(model, "icl", noise, lr, 1.0), 0.1) <= 1
+
+
+def test_noise_above_the_threshold_keeps_icl():
+    model = tm.coopetition(dims=(10, 10, 10, 40))
+    limit, side = noise_threshold(model), (40**0.5 * 10) ** (1 / 3)
+    start = tm.aligned_start(model, overlap={"a": 0.05, "b": side, "c": side, "d": side}).expand_dims(copy=range(8))
+    share = {}
+    for factor in (0.5, 2.0):
+        runs = descend_extended(model, start, 1_500, noise=factor * limit, every=50)
+        share[factor] = float((runs.loss_icl / runs.unlearned_icl).isel(time=slice(-5, None)).mean())
+    assert share[0.5] > 0.7 and share[2.0] < 0.3
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda m, s: curvature(m, s, beta=1.0), "unknown parameter 'beta'"),
+        (lambda m, s: modified_flow(m, s, [0, 1], -1.0), "lr must be >= 0"),
+        (lambda m, s: modified_flow(m, s.expand_dims(copy=[0, 1]), [0, 1], 0.1), "must make one run"),
+        (lambda m, s: loss_floor(m, "iwl", 0.1, 1.0, 1.0), "mechanism must be one of"),
+        (lambda m, s: noise_threshold(tm.long_pathway()), "like tm"),
+        (lambda m, s: noise_threshold(tm.coopetition(mu_ciwl=0.1)), "mu_ciwl = 0"),
+        (lambda m, s: noise_drift(m, -1.0), "noise must be >= 0"),
+    ],
+)
+def test_refuses(call, message):
+    model = tm.coopetition()
+    with pytest.raises(ValueError, match=message):
+        call(model, tm.aligned_start(model))

@@ -1,0 +1,200 @@
+"""Descent with a step of finite size, and with noise: how large a step is stable, and what noise leaves of a loss.
+
+The Hessian of the loss of all entries has, at any state of the model, the eigenvalues of the Hessian of the reduced
+loss in (u, v), and for each vector A_x = (dL/dv_x) / v_x, n_x - 2 times (`derivations/discrete.py`). So
+
+    the largest stable step        2 / lambda_max                          closes on the coordinates,
+    what descent follows           x' = -g - lr/2 H g                       to second order in the step lr,
+    a learned mechanism's loss     s^2 (sum_x (n_x - 1) + 1) / (4 dL/dL_m)  with gradient noise s = sigma sqrt(lr).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import sympy as sp
+import xarray as xr
+from scipy.integrate import solve_ivp
+
+from toymodel.labels import check_values
+from toymodel.model import Form, Model
+from toymodel.prepare import problem_of_start
+from toymodel.reduction import reduced_loss, symbols
+from toymodel.theory.conserved import label
+from toymodel.theory.equilibria import functions
+from toymodel.theory.plateau import parts_of
+
+
+@cache
+def across(form: Form) -> dict[str, sp.Expr]:
+    """A_x = (dL/dv_x) / v_x: the curvature in every direction that is orthogonal to a vector's plane."""
+    planes, weights, parameters = symbols(form)
+    loss = sp.sympify(reduced_loss(form, planes, weights, parameters))
+    square = sp.Symbol("square", nonnegative=True)
+    found = {}
+    for x in form.vectors:  # the loss knows v_x through its square only
+        in_square = loss.subs(planes[x].v, sp.sqrt(square))
+        slope = sp.diff(in_square, square).subs(square, planes[x].v ** 2)
+        found[x] = 2 * slope  # type: ignore[operator]
+    return found
+
+
+@cache
+def _curvatures(form: Form) -> Any:
+    """The Hessian of the reduced loss, row after row, and then A_x of each vector, for arrays."""
+    planes, weights, parameters = symbols(form)
+    loss = sp.sympify(reduced_loss(form, planes, weights, parameters))
+    ys = [planes[x].u for x in form.vectors] + [planes[x].v for x in form.vectors]
+    entries = [sp.diff(loss, y, z) for y in ys for z in ys]
+    arguments = [*ys, *(planes[x].target for x in form.vectors), *weights.values(), *parameters.values()]
+    return sp.lambdify(arguments, [*entries, *across(form).values()], "numpy", cse=True)
+
+
+def curvature(
+    model: Model, states: xr.Dataset, *, weights: Mapping[str, Any] | None = None, **parameters: Any
+) -> xr.Dataset:
+    """The spectrum of the Hessian of the loss of all entries, at each state of a start or a record.
+
+    Returns `in_planes` along `mode` (2 numbers a vector, increasing), `across` along `vector` (n_x - 2 times; for n_x =
+    1 there is no such direction, nor a residual), `largest` of all, and `largest_step` = 2 / largest, the largest step
+    at which descent is stable there (infinite where no eigenvalue is positive). Exact for any state, flow or descent.
+    """
+    form = model.form
+    given = {**model.parameters, **parameters}
+    if unknown := set(parameters) - set(model.parameters):
+        raise ValueError(f"unknown parameter {sorted(unknown)[0]!r}; the loss has {sorted(model.parameters) or 'none'}")
+    weighed = {**model.weights, **(weights or {})}
+    columns = [states[name].sel(vector=x, drop=True) for name in ("overlap", "residual") for x in form.vectors]
+    columns += [states["target_norm"].sel(vector=x, drop=True) for x in form.vectors]
+    columns += [weighed[t] for t in form.terms] + [given[p] for p in form.parameters]
+    arrays = xr.broadcast(*(xr.DataArray(c) for c in columns))
+    shape = arrays[0].shape
+    found = [np.broadcast_to(np.asarray(e, float), shape) for e in _curvatures(form)(*(a.values for a in arrays))]
+    n = 2 * len(form.vectors)
+    used = [i for i in range(n) if i < n // 2 or model.dims[form.vectors[i - n // 2]] > 1]
+    matrix = np.stack(found[: n * n], -1).reshape(*shape, n, n)[..., used, :][..., used]
+    inside, outside = np.linalg.eigvalsh(matrix), np.stack(found[n * n :], -1)
+    wide = [i for i, x in enumerate(form.vectors) if model.dims[x] > 2]
+    largest = np.concatenate([inside, outside[..., wide]], -1).max(-1)
+    dims = arrays[0].dims
+    return xr.Dataset(
+        {
+            "in_planes": ((*dims, "mode"), inside),
+            "across": ((*dims, "vector"), outside),
+            "largest": (dims, largest),
+            "largest_step": (dims, np.where(largest > 0, 2 / np.where(largest > 0, largest, 1), np.inf)),
+        },
+        coords={**arrays[0].coords, "vector": list(form.vectors)},
+    )
+
+
+def modified_flow(
+    model: Model,
+    start: xr.Dataset,
+    times: Any,
+    lr: float,
+    *,
+    weights: Mapping[str, Any] | None = None,
+    **parameters: Any,
+) -> xr.Dataset:
+    """What descent with the step lr follows to second order: the flow of L + lr/4 |dL/dx|^2.
+
+    overlap and residual along `time`; one run (a start without other dimensions). Range: steps well below the largest
+    stable one; the error is of second order in lr, that of the plain flow (lr = 0 here) of first order.
+    """
+    check_values("lr", lr)
+    problem = problem_of_start(model, start, (), dict(weights or {}), parameters)
+    if problem.batch.runs != 1:
+        raise ValueError(f"start and parameters must make one run, got {problem.batch.runs}; choose one with .isel")
+    form, flat = model.form, problem.batch.flat
+    columns = [start[name].sel(vector=x, drop=True) for name in ("overlap", "residual") for x in form.vectors]
+    begin = np.array([flat(c).item() for c in columns])
+    constants = [flat(start["target_norm"].sel(vector=x, drop=True)).item() for x in form.vectors]
+    constants += [flat(problem.weights[t]).item() for t in form.terms]
+    constants += [flat(problem.parameters[p]).item() for p in form.parameters]
+    made = functions(form)
+
+    def change(_: float, y: np.ndarray) -> np.ndarray:
+        slope = np.array(made.slope(*y, *constants))
+        return -slope - lr / 2 * np.array(made.hessian(*y, *constants)) @ slope
+
+    times = np.asarray(times, float)
+    solved = solve_ivp(change, (0, times[-1]), begin, "LSODA", t_eval=times, rtol=1e-10, atol=1e-12)
+    if not solved.success:
+        raise RuntimeError(f"the modified flow could not be integrated at lr={lr:g}: {solved.message}")
+    n = len(form.vectors)
+    return xr.Dataset(
+        {"overlap": (("time", "vector"), solved.y[:n].T), "residual": (("time", "vector"), solved.y[n:].T)},
+        coords={"time": times, "vector": list(form.vectors)},
+    )
+
+
+def loss_floor_expression() -> sp.Expr:
+    """Mean loss of a learned mechanism of k vectors under gradient noise, in s, F = dL/dL_m, k, and N = sum_x n_x."""
+    s, slope, size, count = sp.symbols("s F N k", positive=True)
+    return s**2 * (size - count + 1) / (4 * slope)
+
+
+def loss_floor(model: Model, mechanism: str, noise: Any, lr: Any, slope: Any) -> Any:
+    """`loss_floor_expression` for a mechanism of the model, with s = noise sqrt(lr), for arrays.
+
+    slope: dL/dL_m, such as L_icl + mu_icl for CIWL. Near a state where the mechanism is learned, after it has settled,
+    for steps well below the largest stable one, and as long as costs damp its vectors little.
+    """
+    if mechanism not in model.mechanisms:
+        raise ValueError(f"mechanism must be one of {list(model.mechanisms)}, got {mechanism!r}")
+    letters = model.mechanisms[mechanism]
+    if len(set(letters)) < len(letters):
+        raise ValueError(f"{mechanism} holds a vector twice ({letters!r}), which the formula does not cover")
+    freedom = sum(model.dims[x] for x in letters) - len(letters) + 1
+    return lr * noise**2 * freedom / (4 * slope)
+
+
+def noise_threshold_expression() -> sp.Expr:
+    """The square of s = sigma sqrt(lr) at which ICL stays learned beside CIWL, in w1, wc, S2, l1, mu1, alpha, N2."""
+    w1, wc, s2, l1, mu1, alpha, size = sp.symbols("w1 wc S2 l1 mu1 alpha N2", positive=True)
+    share = 1 - 1 / sp.sqrt(2)  # of the product, at which half of the loss is left
+    return share / (1 - share) * (l1 / 2 + mu1) * 4 * alpha * wc / (w1 * s2 ** sp.Rational(2, 3) * (size - 2))
+
+
+def noise_threshold(model: Model, lr: float = 1.0) -> float:
+    """The gradient noise sigma above which ICL is not displaced (`noise_threshold_expression`), for the paper's model.
+
+    Noise keeps CIWL's loss at its floor, and that leaves ICL a slope. Range: mu_ciwl = 0, target norms of the model,
+    vectors b, c, d of equal length when CIWL is learned (noise makes their lengths drift: see `noise_drift`).
+    """
+    a, d, shared, cost = parts_of(model)
+    if cost is None or [len(a), len(d), len(shared)] != [1, 1, 2]:
+        raise ValueError(f"the model must be one like tm.coopetition, got {dict(model.terms)}")
+    check_values("lr", lr, math.ulp(0))
+    norms, p = model.target_norms, model.parameters
+    if p.get("mu_ciwl", 0):
+        raise ValueError(f"the threshold is for mu_ciwl = 0, got {p['mu_ciwl']}")
+    product = norms[shared[0]] * norms[shared[1]]
+    numbers = {
+        "w1": model.weights["icl"],
+        "wc": model.weights[cost],
+        "S2": norms[d] * product,
+        "l1": model.weights["icl"] * (norms[a] * product) ** 2 / 2,
+        "mu1": p["mu_icl"],
+        "alpha": p["alpha"],
+        "N2": sum(model.dims[x] for x in d + shared),
+    }
+    value = noise_threshold_expression().subs([(sp.Symbol(name, positive=True), v) for name, v in numbers.items()])
+    return math.sqrt(float(value) / lr)
+
+
+def noise_drift(model: Model, noise: float, lr: float = 1.0) -> dict[str, float]:
+    """What gradient noise adds to the mean rate of each conserved or balanced combination: lr noise^2 sum_x k_x n_x.
+
+    The keys are those of `toymodel.balance_values`. Exact, at each step.
+    """
+    check_values("noise", noise)
+    check_values("lr", lr, math.ulp(0))
+    return {
+        label(b): lr * noise**2 * sum(k * model.dims[x] for x, k in b.coefficients.items()) for b in model.conserved()
+    }
