@@ -1,0 +1,73 @@
+"""The region of coopetition: ICL first, transient, and at least 10 times later, or not at all, once CIWL is blocked.
+
+The shares of random starts are those of benchmarks/coopetition_region.py (figures/data/coopetition_region.nc).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+import toymodel as tm
+from toymodel import plotting
+
+DATA = Path(__file__).parent / "data" / "coopetition_region.nc"
+MODELS = {"published": tm.coopetition(), "long_pathway": tm.long_pathway()}
+PAPER, PRESET = (1.0, 1.0), (0.02, 4.0)  # scale of all but d, factor of the target of d
+HELD = tm.Clamp("d", overlap=0, residual=0)
+
+
+def region(model, scales, strengths):
+    """The law, along strength and scale."""
+    along = xr.DataArray(scales, dims="scale", coords={"scale": scales})
+    cells = [tm.region(model, along, 1.0, target_scale={"d": float(s)}) for s in strengths]
+    return xr.concat(cells, xr.DataArray(strengths, dims="strength", name="strength"))
+
+
+def example(ax, model, point):
+    """ICL with and without CIWL, and CIWL, of one start at the point; the two times of emergence."""
+    scales = {x: 1.0 if x == "d" else point[0] for x in model.vectors}
+    targets = {x: point[1] if x == "d" else 1.0 for x in model.vectors}
+    start, found = tm.random_start(model, [7], scale=scales, target_scale=targets).isel(seed=0), []
+    for time, acts, terms in ((16_000, [], ("icl", "ciwl")), (80_000, [HELD], ("icl",))):
+        run = tm.descend(model, start, 4 * time, lr=0.25, every=40, interventions=acts)
+        found.append(float(tm.measure(run).emergence.sel(mechanism="icl")))
+        for m in terms:
+            style = {"ls": "--", "label": "ICL, CIWL blocked"} if acts else {"label": plotting.NAMES[m]}
+            ax.plot(run.time[1:], (run[f"loss_{m}"] / run[f"unlearned_{m}"])[1:], color=plotting.COLOURS[m], **style)
+    plotting.log_time(ax, 100)
+    ax.set(xlabel="time", ylabel="loss / unlearned loss", ylim=(-0.05, 1.3))
+    return found
+
+
+def main() -> None:
+    shares = xr.load_dataset(plotting.uses(DATA), engine="h5netcdf")["all"]
+    cells = shares.scale.values, shares.strength.values
+    right = {m: float(((shares.sel(model=m) > 0.5) == region(MODELS[m], *cells)).mean()) for m in MODELS}
+    assert min(right.values()) > 0.8 and not bool(tm.region(MODELS["published"], *PAPER))
+    fig, axes = plotting.new(2, 2, 7.0, 4.8)
+    fine = np.geomspace(1e-3, 0.9, 120), np.geomspace(0.5, 8, 60)
+    for ax, m in zip(axes[0], MODELS, strict=True):
+        mesh = ax.pcolormesh(*cells, shares.sel(model=m), cmap="Greens", vmin=0, vmax=1, rasterized=True)
+        ax.contour(*fine, region(MODELS[m], *fine), [0.5], colors=plotting.COLOURS["loss"], linewidths=1.2)
+        ax.set(xscale="log", yscale="log", xlabel="initial scale of all but d", ylabel="target of d, times", title=m)
+        ax.set_yticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
+        ax.set_yticks([], minor=True)
+    axes[0, 0].plot(*PAPER, "*", ms=9, color=plotting.COLOURS["ciwl"], label="the paper's point")
+    axes[0, 1].plot(*PRESET, "o", ms=6, color=plotting.COLOURS["icl"], label="LONG_PATHWAY_START")
+    axes[0, 0].legend(loc="center right")
+    axes[0, 1].legend(loc="lower left")
+    fig.colorbar(mesh, ax=axes[0], label="share of starts")
+    one, other = (example(ax, MODELS[m], at) for ax, m, at in zip(axes[1], MODELS, (PAPER, PRESET), strict=True))
+    assert one[1] < 2 * one[0] and not other[1] < 10 * other[0]
+    axes[1, 0].legend(loc="upper left", ncols=3, fontsize=6)
+    plotting.panel_letters(axes.flat)
+    caption = f"""(a, b) Share of 20 random starts in which ICL comes first, is transient, and comes at least 10 times
+    later or not at all once CIWL is blocked; d starts at scale 1, alpha = mu_icl = 0.1. Line: the law
+    (`toymodel.region`), right for {right["published"]:.0%} and {right["long_pathway"]:.0%} of the cells. (c, d) A run
+    at the paper's point, where blocking CIWL does not delay ICL, and one at the point of (b), where it does."""
+    plotting.finish(__file__, fig, caption)
+
+
+if __name__ == "__main__":
+    main()
