@@ -1,0 +1,242 @@
+"""The bump: how the loss of CIWL answers to the emergence of ICL, when it rises, and how high."""
+
+from __future__ import annotations
+
+import numpy as np
+import sympy as sp
+import xarray as xr
+from page import Page, assert_equal
+
+import toymodel as tm
+from toymodel import plotting
+from toymodel.model import coopetition
+from toymodel.reduction import mechanism_loss, reduced_loss, symbols
+from toymodel.theory.bump import ALPHA, MU, TA, TB, TC, TD, U0, V0, W2, WC, bump_expressions, height
+
+
+def reduced():
+    """Planes, weights, parameters and minus the slopes of the published model, with no residuals but that of d."""
+    form = coopetition().form
+    planes, weights, parameters = symbols(form)
+    loss = sp.sympify(reduced_loss(form, planes, weights, parameters))
+    clean = {planes[x].v: 0 for x in "abc"} | {parameters["mu_ciwl"]: 0}
+    slopes = {s: -sp.diff(loss, s).subs(clean) for x in "abcd" for s in planes[x][:2]}
+    return planes, weights, parameters, slopes
+
+
+def loss_of_ciwl(page: Page) -> None:
+    page.section("The loss of CIWL as a function of d")
+    page.text(r"""With $b$ and $c$ on their targets and $P = u_bu_c$, $x = u_dP/T$, $z = v_dP/T$, $T = T_{ciwl}$:""")
+    planes, weights, _, _ = reduced()
+    w = weights["ciwl"]
+    d, b, c = planes["d"], planes["b"], planes["c"]
+    target = d.target * b.target * c.target
+    loss = mechanism_loss([d, b, c], w).subs({b.v: 0, c.v: 0})
+    x, z = d.u * b.u * c.u / target, d.v * b.u * c.u / target
+    page.lines(r"$$ L_{ciwl} = e_{ciwl}\,[(1-x)^2 + z^2] $$")
+    page.check("this, from the model's loss", loss, w / 2 * target**2 * ((1 - x) ** 2 + z**2))
+    page.text(
+        r"""While ICL emerges $P$ grows from about 0. The loss of CIWL falls by $2x$ (what $d$ has learned is now used:
+        the shared vectors that ICL makes serve CIWL too) and rises by $x^2+z^2$ (its residual is amplified by the same
+        vectors). Afterwards the cost takes $d$ away and the loss returns to near 1."""
+    )
+
+
+def during(page: Page) -> None:
+    """dd/da and dv/da on the escape, to leading order, and their integrals."""
+    page.section("What d does while ICL emerges")
+    planes, _, parameters, slopes = reduced()
+    u = {x: planes[x].u for x in "abcd"}
+    t = {x: planes[x].target for x in "abcd"}
+    small = sp.Symbol("epsilon", positive=True)
+    balanced = {u["b"]: u["a"], u["c"]: u["a"], parameters["alpha"]: 0, parameters["mu_icl"]: 0}
+    page.text(
+        r"""The escape is fast against the cost, and $a = b = c$ for small starts ($|a|^2$, $|b|^2$, $|c|^2$ grow alike;
+        $d$ adds its square to those of $b$ and $c$, a higher order). Divide the slopes, with $x$ and $z$ small:"""
+    )
+    page.lines(
+        r"$$ \frac{du_d}{du_a} = \frac{T_{icl}-u_a^3}{T_{ciwl}},\qquad"
+        r" \frac{d\ln v_d}{du_a} = -\frac{u_a^2\,(T_{icl}-u_a^3)}{T_{ciwl}^2} $$"
+    )
+    scaled = {u["d"]: small * u["d"], planes["d"].v: small * planes["d"].v}
+    icl, ciwl = t["a"] * t["b"] * t["c"], t["d"] * t["b"] * t["c"]
+    rate_a, rate_d, rate_v = (slopes[s].subs(balanced) for s in (u["a"], u["d"], planes["d"].v))
+    of_u = sp.cancel(rate_d / rate_a).subs(scaled).subs(small, 0)
+    of_v = sp.cancel(rate_v / planes["d"].v / rate_a).subs(scaled).subs(small, 0)
+    page.check("the first, from the model's loss", of_u, (icl - u["a"] ** 3) / ciwl)
+    page.check("the second", of_v, -(u["a"] ** 2) * (icl - u["a"] ** 3) / ciwl**2)
+    r, a = sp.symbols("r a", positive=True)
+    page.text(r"Integrated to the end of the escape, $u_a = r$, $r^3 = T_{icl}$, where $P = r^2$:")
+    formulas = bump_expressions()
+    cube = {TA: r**3 / (TB * TC)}
+    gain = sp.integrate((r**3 - a**3) / (TD * TB * TC), (a, 0, r))
+    lost = sp.integrate(a**2 * (r**3 - a**3) / (TD * TB * TC) ** 2, (a, 0, r))
+    share = r**2 / (TD * TB * TC)
+    page.equation("x", formulas["x"])
+    page.equation("z", formulas["z"])
+    page.check("x", formulas["x"].subs(cube), (U0 + gain) * share)
+    page.check("z", formulas["z"].subs(cube), V0 * sp.exp(-lost) * share)
+    page.check(
+        r"from a start of zero $x = \frac34(|a^*|/|d^*|)^2$, whatever the rest",
+        formulas["x"].subs(U0, 0),
+        sp.Rational(3, 4) * (TA / TD) ** 2,
+    )
+
+
+def after(page: Page) -> None:
+    page.section("What d does afterwards")
+    planes, weights, parameters, slopes = reduced()
+    u = {x: planes[x].u for x in "abcd"}
+    r = sp.cbrt(planes["a"].target * planes["b"].target * planes["c"].target)
+    learned = {u[x]: r for x in "abc"} | {planes["d"].v: 0}
+    push = slopes[u["d"]].subs(learned)
+    page.text(
+        r"""With ICL learned, $L_{icl} = 0$, the drive on $d$ is $\mu_{icl}$ alone, and the cost pulls at it with
+        $\alpha w_c|a|^2$. It relaxes at the rate $\mu_{icl}w_{ciwl}P^2 + \alpha w_cr^2$ to $x_0$,"""
+    )
+    names = {
+        MU: parameters["mu_icl"],
+        ALPHA: parameters["alpha"],
+        W2: weights["ciwl"],
+        WC: weights["cost"],
+        **{s: planes[x].target for s, x in zip((TA, TB, TC, TD), "abcd", strict=True)},
+    }
+    formula = bump_expressions()["x_0"]
+    page.equation("x_0", formula)
+    goal = planes["d"].target * planes["b"].target * planes["c"].target
+    equilibrium = formula.subs(names) * goal / r**2
+    page.check("the slope in $u_d$ is zero there", 1 + push.subs(u["d"], equilibrium), sp.Integer(1))
+    rate = -sp.diff(push, u["d"])
+    expected = names[MU] * names[W2] * r**4 + names[ALPHA] * names[WC] * r**2
+    page.check("and the rate", rate, expected)
+    page.claim("no cost: $x_0 = 1$, CIWL is learned at once", sp.limit(formula, ALPHA, 0) == 1)
+    page.claim(r"$\mu_{icl}\to0$: $x_0 = 0$, CIWL is forgotten", sp.limit(formula, MU, 0) == 0)
+    paper = {TA: sp.sqrt(20), TB: sp.sqrt(20), TC: sp.sqrt(20), W2: sp.Rational(1, 64000), WC: sp.Rational(1, 3200)}
+    assert_equal(formula.subs(paper), MU / (MU + ALPHA), "paper")
+    page.claim(r"with the paper's dimensions and typical targets, $x_0 = \mu_{icl}/(\mu_{icl}+\alpha)$", True)
+
+
+def statement_of_height(page: Page) -> None:
+    page.section("Height, and when there is one")
+    page.text(
+        r"""A bump is a rise above the lowest value so far. With $p = P/P_{end}$ from 0 to 1 the loss goes through
+        $(1-px)^2+(pz)^2$ and ends at $(1-x_0)^2$, so in units of $e_{ciwl}$"""
+    )
+    page.lines(r"$$ H = \max\big[(1-x)^2+z^2,\ (1-x_0)^2\big] - \min_{0\le p\le1}\big[(1-px)^2+(pz)^2\big] $$")
+    page.text(
+        r"""**Two kinds.** For $z^2 > 2x - x^2$ the loss rises *with* the emergence of ICL: residuals that CIWL has not
+        unlearned. For $z = 0$ it falls first, and rises *after* it, by $(1-x_0)^2-(1-x)^2$, if and only if
+        $x > x_0$; from a small start with the paper's dimensions,"""
+    )
+    page.lines(r"$$ \frac34\frac{|a^*|^2}{|d^*|^2} > \frac{\mu_{icl}}{\mu_{icl}+\alpha} $$")
+    draw = np.random.default_rng(0)
+    x, z, x_0 = draw.uniform([0, 0, 0], [0.5, 0.8, 0.5], (20, 3)).T
+    p = np.linspace(0, 1, 2001)[:, None]
+    levels = np.vstack([(1 - p * x) ** 2 + (p * z) ** 2, (1 - x_0) ** 2])
+    brute = np.max(levels - np.minimum.accumulate(levels), axis=0)
+    page.claim(
+        "$H$ is the largest rise on the path, at 20 random points",
+        bool(np.allclose(height(x, z, x_0), brute, atol=1e-6)),
+    )
+    page.text(
+        r"""At the paper's values ($\alpha = \mu_{icl} = 0.1$) $x = 0.094$ and $x_0 = 0.5$: no bump of the second kind.
+        The bumps seen there come from the residual of $d$, or from the start of $d$."""
+    )
+
+
+def simulations(page: Page) -> None:
+    page.section("What it predicts")
+    figure, axes = plotting.new(1, 3, 7.2, 2.6)
+
+    def along(name, values):
+        return xr.DataArray(values, dims=name, coords={name: values})
+
+    def start_of(model, u_d=0.05, v_d=0.0):
+        residual = {**dict.fromkeys("abc", 0.0), "d": v_d}
+        return tm.aligned_start(model, overlap={**dict.fromkeys("abc", 0.05), "d": u_d}, residual=residual)
+
+    def measured(runs):
+        return (tm.measure(runs).bump / runs.unlearned_ciwl).sel(mechanism="ciwl", drop=True)
+
+    def draw(ax, predicted, found, name, colour):
+        ax.plot(predicted.values.ravel(), found.values.ravel(), "o", ms=3, color=plotting.COLOURS[colour], label=name)
+
+    model = coopetition(alpha=0.1, mu_icl=1e-4)
+    run = tm.descend(model, start_of(model), 80_000, lr=0.5, every=10)
+    for m in ("icl", "ciwl"):
+        axes[0].plot(
+            run.time, run[f"loss_{m}"] / run[f"unlearned_{m}"], color=plotting.COLOURS[m], label=plotting.NAMES[m]
+        )
+    one = tm.bump(model, start_of(model))
+    for level in ((1 - float(one.x)) ** 2, (1 - float(one.x_0)) ** 2):
+        axes[0].axhline(level, color=plotting.COLOURS["loss"], lw=0.7, ls=":")
+    axes[0].set(xlim=(0, 30_000), ylabel="loss / unlearned loss")
+    plotting.thousands(axes[0])
+    u_d, v_d = along("u_d", [0.05, 0.4, 0.8, 1.2, 1.6]), along("v_d", [0.0, 1.0, 2.0, 3.0])
+    start = start_of(model, u_d, v_d)
+    predicted, found = tm.bump(model, start).height, measured(tm.descend(model, start, 60_000, lr=0.5, every=10))
+    errors = [float(np.abs(predicted / found - 1).max())]
+    draw(axes[1], predicted, found, "after ICL", "ciwl")
+    free = coopetition(alpha=1e-3, mu_icl=1e-6)
+    start = start_of(free, along("u_d", [0.3, 0.6, 1.0]), along("v_d", [8.0, 10.0, 12.0]))
+    predicted, found = tm.bump(free, start).height, measured(tm.descend(free, start, 6_000, lr=0.5, every=10))
+    errors.append(float(np.abs(predicted / found - 1).max()))
+    draw(axes[1], predicted, found, "with ICL", "other")
+    assert max(errors) < 0.15, errors
+    axes[1].axline((0.3, 0.3), slope=1, color=plotting.COLOURS["loss"], lw=0.7, ls=":")
+    axes[1].set(xlabel="height, predicted", ylabel="measured")
+    ratios, alphas = along("mu", np.geomspace(1e-3, 1, 13)), (0.01, 0.1)
+    for alpha, colour in zip(alphas, ("light", "icl"), strict=True):
+        runs = tm.descend(model, start_of(model), 60_000, every=20, alpha=alpha, mu_icl=alpha * ratios)
+        axes[2].plot(ratios, measured(runs), "o", ms=3, color=plotting.COLOURS[colour], label=f"alpha = {alpha:g}")
+    axes[2].plot(
+        ratios, tm.bump(model, start_of(model), alpha=0.1, mu_icl=0.1 * ratios).height, color=plotting.COLOURS["loss"]
+    )
+    axes[2].set(xscale="log", xlabel="mu_icl / alpha", ylabel="height")
+    for ax in axes:
+        ax.legend()
+    plotting.panel_letters(axes)
+    page.figure(
+        figure,
+        f"""(a) Published model, small start, alpha = 0.1, mu_icl = 1e-4: the loss of CIWL falls as ICL emerges and
+        rises when the cost takes d; dotted: the levels $(1-x)^2$ and $(1-x_0)^2$. (b) Heights for several starts of d:
+        after ICL (small residual, within {errors[0]:.0%}) and with ICL (large residual, hardly any cost, within
+        {errors[1]:.0%}). (c) Height against mu_icl / alpha from a small start; line: formula. It overestimates where
+        mu_icl is not small against alpha: CIWL is driven on before the cost has acted.""",
+    )
+
+
+def build() -> Page:
+    page = Page(
+        __file__,
+        "The bump",
+        [
+            "The exact reduction, gradient flow, the published model with $\\mu_{ciwl} = 0$.",
+            "ICL comes first, from small $a$, $b$, $c$ without residuals; $u_d \\ge 0$.",
+            "The escape is fast: cost and $\\mu_{icl}$ do nothing meanwhile. Afterwards $a$, $b$, $c$ stand still "
+            "while $d$ relaxes: $\\mu_{icl} \\ll \\alpha$, and the residual of $d$ is small or the cost negligible.",
+            "Leading order in $x$ and $z$.",
+        ],
+    )
+    page.section("Statement")
+    page.text(
+        r"""As ICL emerges, $b$ and $c$ grow. CIWL is made of the same $b$ and $c$: its loss falls by what $d$ has
+        learned and rises by what $d$ has not unlearned; then its drive is gone and the cost removes $d$. Two numbers
+        of $d$ at the end of the escape, $x$ and $z$, and its equilibrium $x_0$ give the height of the bump in closed
+        form."""
+    )
+    for part in (loss_of_ciwl, during, after, statement_of_height, simulations):
+        part(page)
+    page.section("Limits of validity")
+    page.text(
+        r"""Where $\alpha w_cv_d^2$ times the time of emergence is not small the cost holds $a$ down before ICL
+        emerges, and $b$ and $c$ grow beyond $r$: the loss of CIWL then rises to several times $e_{ciwl}$, far above
+        the formula. The same happens after the emergence when $v_d$ is large and the cost is not negligible. For
+        $(1-x)^2+z^2 < 1/2$ CIWL is learned with ICL, and there is no bump before it. The law speaks of the model; in
+        networks the bump is small, and which kind it is is not decided here."""
+    )
+    return page
+
+
+if __name__ == "__main__":
+    build().write()
