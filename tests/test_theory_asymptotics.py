@@ -1,0 +1,88 @@
+"""Which strategy is learned in the end: equilibria, their spectra, and the prediction against long flows."""
+
+import numpy as np
+import pytest
+import sympy as sp
+from theory_asymptotics import MODEL, ensemble, measured
+
+import toymodel as tm
+from toymodel.reduction import symbols
+from toymodel.theory import asymptotics as theory
+from toymodel.theory import compiled
+
+PLANES, WEIGHTS, PARAMETERS = symbols(MODEL.form)
+
+
+def numbers(model) -> dict:
+    values = {PLANES[x].target: norm for x, norm in model.target_norms.items()}
+    values |= {WEIGHTS[t]: weight for t, weight in model.weights.items()}
+    return values | {PARAMETERS[p]: value for p, value in model.parameters.items()}
+
+
+def test_prediction_of_random_sets():
+    start, weights, parameters = ensemble(80, seed=5)
+    predicted = tm.asymptotic_strategy(MODEL, start, weights=weights, **parameters)
+    right = (predicted == measured(start, weights, parameters)).values
+    decided = ((parameters["mu_icl"] > 0) | (parameters["mu_ciwl"] > 0)).values
+    assert right[decided].all()
+    assert right.mean() > 0.95
+
+
+@pytest.mark.parametrize("alpha", [1e-2, 0.1])
+@pytest.mark.parametrize(
+    ("mu_icl", "mu_ciwl", "winner"), [(0.1, 0.0, "ciwl"), (0.0, 0.1, "icl"), (0.1, 0.1, "icl+ciwl"), (0.0, 0.0, None)]
+)
+def test_the_signs_of_mu_decide(alpha, mu_icl, mu_ciwl, winner):
+    """Against the implicit Runge-Kutta flow and the measures, from a small aligned start."""
+    model = tm.coopetition(alpha=alpha, mu_icl=mu_icl, mu_ciwl=mu_ciwl)
+    runs = tm.flow(model, tm.aligned_start(model, overlap=0.1), 1e8, times=np.geomspace(1, 1e8, 200), method="LSODA")
+    found = tm.measure(runs)
+    first = str(found.mechanism.values[found.emergence.argmin("mechanism").item()])
+    assert found.winner.item() == (winner or first)
+    assert tm.asymptotic_strategy(model, tm.aligned_start(model, overlap=0.1)).item() == found.winner.item()
+
+
+@pytest.mark.parametrize(("strategy", "mu"), [("icl", "mu_icl"), ("ciwl", "mu_ciwl")])
+def test_a_strategy_with_mu_above_zero_is_no_equilibrium(strategy, mu):
+    force = theory.forces()[strategy]
+    assert force.subs(PARAMETERS[mu], 0) == 0
+    assert float(force.subs(numbers(tm.coopetition(0.1, 0.1, 0.1)) | {PLANES["b"].u: 1.5, PLANES["c"].u: 2.0})) > 0
+
+
+@pytest.mark.parametrize(("strategy", "own", "other"), [("icl", "a", "d"), ("ciwl", "d", "a")])
+def test_spectrum_is_that_of_the_hessian(strategy, own, other):
+    """Symbolic eigenvalues against numpy's of the compiled Hessian, at another scale of b and c."""
+    model = tm.coopetition(mu_icl=0.0)
+    s = 1.7
+    at = {sp.Symbol("s", positive=True): s, **numbers(model)}
+    symbolic = sorted(float(v.subs(at)) for v, n in theory.spectrum(strategy).items() for _ in range(n))
+    norms = model.target_norms
+    u = {"b": s, "c": s, own: norms[own] * norms["b"] * norms["c"] / s**2, other: 0.0}
+    constants = [float(numbers(model)[c]) for c in compiled.constants(model.form)]
+    state = [u[x] for x in model.form.vectors] + [0.0] * 4
+    rows = -np.array(compiled.hessian(model.form)(*state, *constants))
+    np.testing.assert_allclose(np.linalg.eigvalsh(rows), symbolic, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(compiled.slope(model.form)(*state, *constants), 0, atol=1e-12)
+    assert sum(v == 0 for v in symbolic) == 2 and max(symbolic) == 0
+
+
+def test_shared_part_grows_as_the_fifth_root_of_time():
+    model = tm.coopetition(alpha=0.1, mu_icl=0.1, mu_ciwl=0.1)
+    times = np.geomspace(1e11, 1e13, 3)
+    runs = tm.flow(model, tm.aligned_start(model), 1e13, times=times, method="LSODA", rtol=1e-8)
+    p = (runs.overlap.sel(vector="b") * runs.overlap.sel(vector="c")).values
+    rate = float(theory.growth_of_shared().subs(numbers(model)))
+    assert (p[2] ** 5 - p[1] ** 5) / (times[2] - times[1]) == pytest.approx(rate, rel=0.02)
+    assert (p[2] ** 5 - p[1] ** 5) / (times[2] - times[1]) != pytest.approx(1.1 * rate, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: tm.asymptotic_strategy(MODEL, tm.aligned_start(MODEL), alpha=0.0), "alpha must be > 0, got 0"),
+        (lambda: tm.asymptotic_strategy(tm.induction(), tm.aligned_start(tm.induction())), "like tm.coopetition"),
+    ],
+)
+def test_outside_of_the_range(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
