@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ class Grid:
     box: tuple[int, ...]  # the shape of a chunk
 
     @classmethod
+    @lru_cache(maxsize=8)
     def of(cls, sweep: Sweep) -> Grid:
         design: Any = sweep.design
         if design is None:
@@ -52,13 +54,19 @@ class Grid:
 
     def chunks(self) -> list[Box]:
         """The box of every chunk, in the order of their runs."""
-        corners = np.ndindex(*(-(-n // size) for n, size in zip(self.shape, self.box, strict=True)))
-        return [
-            tuple(
-                slice(i * size, min((i + 1) * size, n)) for i, size, n in zip(corner, self.box, self.shape, strict=True)
-            )
-            for corner in corners
-        ]
+        return [self.chunk(number) for number in range(math.prod(self._pieces))]
+
+    def chunk(self, number: int) -> Box:
+        """The box of one chunk."""
+        corner = np.unravel_index(number, self._pieces) if self.dims else ()
+        return tuple(
+            slice(int(i) * size, min((int(i) + 1) * size, n))
+            for i, size, n in zip(corner, self.box, self.shape, strict=True)
+        )
+
+    @property
+    def _pieces(self) -> tuple[int, ...]:
+        return tuple(-(-n // size) for n, size in zip(self.shape, self.box, strict=True))
 
     def values(self, box: Box) -> dict[str, np.ndarray]:
         """The coordinates of the runs in a box, name -> (run,)."""

@@ -49,7 +49,7 @@ def times_of(sweep: Sweep) -> np.ndarray:
 def measured_chunk(sweep: Sweep, number: int) -> dict[str, np.ndarray]:
     """The measures of the runs of a chunk: name -> (run,), (run, mechanism) or (run, time) for trajectories."""
     grid = Grid.of(sweep)
-    values = grid.values(grid.chunks()[number])
+    values = grid.values(grid.chunk(number))
     runs = len(next(iter(values.values()))) if values else 1
     whole: dict[str, np.ndarray] = {}
     for group in groups(sweep, values):
