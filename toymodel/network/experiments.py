@@ -150,7 +150,7 @@ def all_experiments() -> dict[str, Experiment]:
     large = of_full(
         TRANSFORMER,
         (800, 2000, 4000, 16_000),
-        dict(matched=24_000, given=60_000, icl_only=60_000, window=24_000, **{"from": 32_000}),
+        dict(matched=140_000, given=60_000, icl_only=60_000, window=24_000, **{"from": 32_000}),
         2,
     )
     return {experiment.name: experiment for experiment in small + large}
