@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import toymodel as tm
+from toymodel.sweeps import plots
 from toymodel.sweeps.cli import app
 
 MODEL = tm.coopetition()
@@ -70,6 +71,9 @@ def test_the_command_line_writes_the_same_bytes_and_says_nothing_but_the_result(
     again = subprocess.run(command(*plot), cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "phase.png").stat().st_size > 5000
+    with pytest.raises(ValueError, match="lifetime has no value in any of the 60 runs"):
+        plots.plot(tm.open_sweep(whole), tmp_path / "none.png", "alpha", "mu_icl", "heat", "lifetime", "icl")
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_a_limit_on_file_size_is_one_line_on_the_command_line(tmp_path):

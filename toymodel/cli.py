@@ -167,8 +167,7 @@ def _plot(runs: Any, path: Path) -> Path:
     plotting.losses(axes, runs)
     plotting.log_time(axes)
     axes.legend()
-    figure.savefig(path)
-    return path
+    return plotting.save(figure, path)
 
 
 def main() -> None:

@@ -140,6 +140,13 @@ def finish(script: str, figure: Figure, caption: str) -> Path:
     return folder / f"{name}.png"
 
 
+def save(figure: Figure, path: Path) -> Path:
+    """Writes a figure in the format of the path's ending, whole or not at all."""
+    _write(path, figure.savefig)
+    plt.close(figure)
+    return path
+
+
 def dependencies(source: Path) -> list[str]:
     """The files of the project that the running script has imported or opened through `uses`, relative to its root."""
     root = source.parent.parent

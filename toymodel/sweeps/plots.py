@@ -151,14 +151,15 @@ def plot(runs: xr.Dataset, path: str | Path, x: str, y: str | None, kind: str, m
             values = values.sel(mechanism=mechanism, drop=True).rename(f"{measure}")
         if values.dtype.kind in "US":
             raise ValueError(f"{measure} is a label, not a number; use kind='phase', or another measure")
+        if not np.isfinite(values).any():
+            raise ValueError(f"{measure} has no value in any of the {values.size} runs, so there is nothing to draw")
         if kind == "heat":
             heat(axes, values, x, str(y), logarithmic=measure in TIMES)
         else:
             (slices if kind == "slice" else seeds)(axes, values, x)
             if measure in TIMES:
                 axes.set_yscale("log")
-    figure.savefig(path)
-    return Path(path)
+    return plotting.save(figure, Path(path))
 
 
 def _frame(axes: Axes, runs: Any, x: str, y: str, lines: Mapping[str, Line] | None) -> list[Any]:
