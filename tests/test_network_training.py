@@ -1,5 +1,6 @@
 """Training: resumed runs, held weights, slowed weights, and the cache of finished experiments."""
 
+import threading
 from dataclasses import replace
 
 import jax
@@ -60,6 +61,44 @@ def test_finished_experiments_are_read_and_changed_ones_run_again(tmp_path, monk
     assert not runs_in(tmp_path, changed).finished(changed)
     monkeypatch.setattr(runs_module, "train_seeds", lambda *_, **__: pytest.fail("trained although it is there"))
     assert runs_in(tmp_path, small).run(small).identical(made)
+
+
+def test_several_at_once_are_what_they_are_one_by_one(tmp_path):
+    first = experiment("disentangled")
+    other = replace(first, name="other", start=Weights(first.name, 20), keep=())
+    third = replace(first, name="third", rule=replace(RULE, rate=2e-3), keep=())
+    known = (first, other, third)
+    together = list(runs_in(tmp_path / "together", *known).run_many(known, jobs=2))
+    one_by_one = runs_in(tmp_path / "alone", *known)
+    assert {each.name for each, _ in together} == {each.name for each in known}
+    assert all(curves.identical(one_by_one.run(each)) for each, curves in together)
+    with pytest.raises(ValueError, match="must come after those that they need: other before"):
+        list(one_by_one.run_many((other, first)))
+    with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
+        list(one_by_one.run_many(known, jobs=0))
+
+
+def test_an_error_stops_the_others_with_a_checkpoint(tmp_path, monkeypatch):
+    long, failing = experiment("disentangled", steps=10**6, keep=()), experiment("disentangled", name="fails")
+    both = runs_in(tmp_path, long, failing)
+    run, begun = Runs.run, threading.Event()
+    train = runs_module.train_seeds
+
+    def fails(self, each, *args):
+        if each is failing:
+            begun.wait()
+            raise OSError("disk full")
+        return run(self, each, *args)
+
+    def training(*args, **kwargs):
+        begun.set()
+        return train(*args, **kwargs)
+
+    monkeypatch.setattr(Runs, "run", fails)
+    monkeypatch.setattr(runs_module, "train_seeds", training)
+    with pytest.raises(OSError, match="disk full"):
+        list(both.run_many((long, failing)))
+    assert len(list(tmp_path.glob("checkpoints/*/latest.eqx"))) == 1 and both.stop.is_set()
 
 
 @pytest.mark.parametrize("network", ["disentangled", "transformer"])

@@ -9,11 +9,12 @@ import typer
 def train(
     names: Annotated[list[str] | None, typer.Argument(help="Experiments; `toymodel train` alone lists them.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every experiment whose curves are missing.")] = False,
+    jobs: Annotated[int, typer.Option(help="Experiments at once; each takes about one core.")] = 2,
     again: Annotated[bool, typer.Option(help="Train even where curves are there.")] = False,
     curves: Annotated[Path, typer.Option(help="Folder for the curves.")] = Path("networks"),
     checkpoints: Annotated[Path, typer.Option(help="Folder for what training resumes from.")] = Path("build/networks"),
 ) -> None:
-    """Train small networks and write their curves; the same command continues after a stop.
+    """Train small networks and write their curves; the same command continues after a stop (Ctrl-C).
 
     Example: toymodel train disentangled_full
     """
@@ -25,8 +26,8 @@ def train(
     if not all_ and not names:
         for name, experiment in runs.known.items():
             typer.echo(f"{'there  ' if runs.finished(experiment) else 'missing'} {name}")
-    for experiment in list(runs.known.values()) if all_ else [runs.named(name) for name in names or []]:
-        curves_of = runs.run(experiment, again)
+    chosen = list(runs.known.values()) if all_ else [runs.named(name) for name in names or []]
+    for experiment, curves_of in runs.run_many(chosen, jobs, again):
         end = curves_of.accuracy_in_context.isel(step=-1).mean("seed")
         last = ", ".join(f"{name} {float(end.sel(evaluator=name)):.2f}" for name in ("icl", "flip", "ciwl"))
         typer.echo(f"{experiment.name}: at step {experiment.steps}, accuracy among the labels in context: {last}")

@@ -45,7 +45,7 @@ class Disentangled(Network):
             M=scale * jax.random.normal(m, (classes, features)),
             W=scale * jax.random.normal(w, (features, features)),
             t=jnp.zeros(pairs),
-            g=jnp.array(copy),
+            g=jnp.array(copy, jnp.float32),
         )
 
     def __call__(

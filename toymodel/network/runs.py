@@ -10,8 +10,11 @@ Curves have the dimensions `seed`, `step` and `evaluator` (or `head`, or `weight
 import hashlib
 import os
 import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import jax
@@ -43,6 +46,7 @@ class Runs:
     ):
         self.known = all_experiments() if known is None else known
         self.folder, self.checkpoints = curves, checkpoints
+        self.stop = Event()  # when set, what runs writes a checkpoint and raises KeyboardInterrupt
 
     def named(self, name: str) -> Experiment:
         """The experiment of this name."""
@@ -110,9 +114,11 @@ class Runs:
                 rows[name][point] = value
             if step in experiment.keep:
                 save(folder / f"{step}.eqx", states.network)
-            if time.monotonic() - written > SAVE_SECONDS or point == points - 1:
+            if time.monotonic() - written > SAVE_SECONDS or point == points - 1 or self.stop.is_set():
                 save(latest, {"states": states, "rows": rows, "done": np.array(point + 1)})
                 written = time.monotonic()
+            if self.stop.is_set():
+                raise KeyboardInterrupt
         bar.close()
         curves = as_dataset(experiment, rows).assign_attrs(made_of=self.made_of(experiment))
         if len(experiment.keep) > 1:
@@ -123,6 +129,40 @@ class Runs:
         curves.to_netcdf(path.with_suffix(".partial"), engine="h5netcdf", encoding=packed)
         os.replace(path.with_suffix(".partial"), path)
         return curves
+
+    def run_many(
+        self, experiments: Sequence[Experiment], jobs: int = 2, again: bool = False
+    ) -> Iterator[tuple[Experiment, xr.Dataset]]:
+        """Experiments with their curves as they end, so many at once; each waits for those that it needs.
+
+        Threads are enough, since JAX computes without Python's lock. An error, or Ctrl-C, stops all of them at their
+        next evaluation, with a checkpoint. Raises ValueError where one comes before another that it needs.
+        """
+        if jobs < 1:
+            raise ValueError(f"jobs must be at least 1, got {jobs}")
+        names = [experiment.name for experiment in experiments]
+        for place, experiment in enumerate(experiments):
+            if late := [w.source for w in experiment.sources() if w.source in names[place:]]:
+                raise ValueError(f"experiments must come after those that they need: {experiment.name} before {late}")
+        given: dict[str, Future[xr.Dataset]] = {}
+
+        def one(experiment: Experiment) -> xr.Dataset:
+            for source in experiment.sources():
+                if source.source in given:
+                    given[source.source].result()
+            return self.run(experiment, again)
+
+        with ThreadPoolExecutor(jobs) as pool:
+            for experiment in experiments:
+                given[experiment.name] = pool.submit(one, experiment)
+            by_future = {given[experiment.name]: experiment for experiment in experiments}
+            try:
+                for future in as_completed(by_future):
+                    yield by_future[future], future.result()
+            except BaseException:
+                self.stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
 
     def swapped(self, experiment: Experiment, exemplars: jax.Array, keys: jax.Array) -> xr.Dataset:
         """Evaluators of the first half at each kept step under the second half at the last of them."""

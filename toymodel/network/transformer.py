@@ -84,7 +84,7 @@ class Transformer(Network):
             positions=jax.random.normal(position_key, (2 * pairs + 1, features)),
             layer1=Attention.draw(key1, features, heads, output_scale),
             layer2=Attention.draw(key2, features, heads, output_scale),
-            gain=jnp.full(features, final_gain),
+            gain=jnp.full(features, final_gain, jnp.float32),
         )
 
     def __call__(
