@@ -15,6 +15,7 @@ each weight, under no edits (`weight_norm`).
 """
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -40,20 +41,32 @@ def evaluate(
 
     `sequences` are those of training; the evaluators take their context's length and burstiness from them.
     """
-    rows, heads = [], {}
-    for name, k in zip(EVALUATORS, jax.random.split(key, len(EVALUATORS)), strict=True):
-        kind = sequences if name == "train" else replace(sequences, kind=name)
-        drawn = sample(k, exemplars, kind, batch)
-        logits, seen = run_batch(network, drawn, edits)
-        rows.append(measure(logits, drawn))
-        if name == "icl":
-            heads["previous_token"], heads["own_token"] = label_tokens(seen["layer1.attention"])
-            heads["induction"] = preference(seen["layer2.attention"], drawn)
-        elif name == "ciwl":
-            heads["lookup"] = preference(seen["layer2.attention"], drawn)
-    measured = {m: jnp.stack([row[m] for row in rows]) for m in MEASURES}
+    keys = dict(zip(EVALUATORS, jax.random.split(key, len(EVALUATORS)), strict=True))
+    kinds = {name: sequences if name == "train" else replace(sequences, kind=name) for name in EVALUATORS}
+    drawn = [sample(keys[name], exemplars, kinds[name], batch) for name in EVALUATORS]
+    stacked = jax.tree.map(lambda *each: jnp.stack(each), *drawn)
+    logits, seen = jax.lax.map(lambda one: run_batch(network, one, edits), stacked)  # compiled once for all
+    measured = jax.vmap(measure)(logits, stacked)
+    icl, ciwl = EVALUATORS.index("icl"), EVALUATORS.index("ciwl")
+    heads = {
+        "induction": preference(seen["layer2.attention"][icl], drawn[icl]),
+        "lookup": preference(seen["layer2.attention"][ciwl], drawn[ciwl]),
+    }
+    heads["previous_token"], heads["own_token"] = label_tokens(seen["layer1.attention"][icl])
     norms = jnp.stack([jnp.linalg.norm(weight.ravel()) for weight in jax.tree.leaves(network)])
     return measured | heads | {"weight_norm": norms}
+
+
+@partial(jax.jit, static_argnames=("sequences", "batch"))
+def evaluate_seeds(
+    networks: Network, edits: tuple[Edit, ...], exemplars: Array, keys: Array, sequences: Sequences, batch: int
+) -> dict[str, Array]:
+    """`evaluate` for all seeds: every array in the arguments has an axis of seeds in front."""
+
+    def one(network: Network, edits: tuple[Edit, ...], exemplars: Array, key: PRNGKeyArray) -> dict[str, Array]:
+        return evaluate(network, edits, exemplars, sequences, key, batch)
+
+    return jax.vmap(one)(networks, edits, exemplars, keys)
 
 
 def weight_names(network: Network) -> list[str]:

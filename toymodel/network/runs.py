@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from toymodel.network.data import GaussianClasses
 from toymodel.network.disentangled import Disentangled
-from toymodel.network.evaluators import EVALUATORS, MEASURES, evaluate, weight_names
+from toymodel.network.evaluators import EVALUATORS, MEASURES, evaluate_seeds, weight_names
 from toymodel.network.experiments import SECOND_HALF, Experiment, all_experiments
 from toymodel.network.tap import Edit, Network, graft
 from toymodel.network.training import State, begin, load, save, train_seeds
@@ -166,18 +167,14 @@ class Runs:
 
     def swapped(self, experiment: Experiment, exemplars: jax.Array, keys: jax.Array) -> xr.Dataset:
         """Evaluators of the first half at each kept step under the second half at the last of them."""
-        half = SECOND_HALF[experiment.network]
-
-        @jax.jit
-        def measured(network: Network, end: Network) -> dict[str, jax.Array]:
-            def one(network: Network, end: Network, x: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
-                edits = tuple(graft(at, end) for at in half)
-                return evaluate(network, edits, x, experiment.rule.sequences, key, experiment.rule.evaluation_batch)
-
-            return jax.vmap(one)(network, end, exemplars, keys)
-
-        end = self.weights(experiment, experiment.keep[-1])
-        values = [measured(self.weights(experiment, step), end) for step in experiment.keep]
+        end, rule = self.weights(experiment, experiment.keep[-1]), experiment.rule
+        edits = tuple(graft(at, end) for at in SECOND_HALF[experiment.network])
+        values = [
+            evaluate_seeds(
+                self.weights(experiment, step), edits, exemplars, keys, rule.sequences, rule.evaluation_batch
+            )
+            for step in experiment.keep
+        ]
         dims = ("kept", "seed", "evaluator")
         variables = {f"swapped_{m}": (dims, np.stack([np.asarray(v[m]) for v in values])) for m in MEASURES}
         return xr.Dataset(variables, {"kept": list(experiment.keep)})
@@ -191,18 +188,24 @@ class Runs:
         return xr.load_dataset(path, engine="h5netcdf")
 
 
-@partial(jax.jit, static_argnames="experiment")
 def drawn(experiment: Experiment) -> tuple[State, jax.Array, jax.Array]:
     """The states of all seeds at step 0, their exemplars and the keys of their training, each from its own draws."""
-    cls, classes = NETWORKS[experiment.network], experiment.classes
     pairs = experiment.rule.sequences.pairs
+    given = experiment.network, experiment.classes, pairs, experiment.options, experiment.seeds
+    networks, exemplars, keys = _draws(*given)
+    return jax.vmap(lambda network: begin(network, experiment.rule))(networks), exemplars, keys
 
-    def one(seed: jax.Array) -> tuple[State, jax.Array, jax.Array]:
+
+@partial(jax.jit, static_argnums=range(5))
+def _draws(
+    network: str, classes: GaussianClasses, pairs: int, options: tuple[tuple[str, float], ...], seeds: int
+) -> tuple[Network, jax.Array, jax.Array]:
+    def one(seed: jax.Array) -> tuple[Network, jax.Array, jax.Array]:
         classes_key, network_key, training_key = (jax.random.fold_in(jax.random.key(seed), i) for i in range(3))
-        network = cls.draw(network_key, classes.classes, classes.features, pairs, **dict(experiment.options))
-        return begin(network, experiment.rule), classes.draw(classes_key), training_key
+        weights = NETWORKS[network].draw(network_key, classes.classes, classes.features, pairs, **dict(options))
+        return weights, classes.draw(classes_key), training_key
 
-    return jax.vmap(one)(jnp.arange(experiment.seeds))
+    return jax.vmap(one)(jnp.arange(seeds))
 
 
 def first(network: Network, seeds: int) -> Network:
