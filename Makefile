@@ -7,6 +7,7 @@ FIGURES := $(patsubst figures/%.py,figures/out/%.png,$(wildcard figures/*.py))
 PAGES := $(patsubst %.py,%.md,$(filter-out derivations/page.py,$(wildcard derivations/*.py)))
 BENCHMARKS := $(wildcard benchmarks/*.py)
 PICTURES := $(wildcard figures/readme/*.png)
+TWO := --numprocesses 2 --dist loadfile
 
 .PHONY: figures test test-oldest derivations benchmarks networks pictures lock clean
 .DELETE_ON_ERROR:
@@ -33,7 +34,7 @@ test: $(ENV)/ready
 	$(ENV)/bin/ruff check .
 	$(ENV)/bin/basedpyright
 	$(ENV)/bin/lint-imports --no-cache
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(TWO)
 
 # The oldest versions that pyproject.toml allows, in an environment of its own.
 test-oldest: $(ENV)/ready
@@ -42,7 +43,7 @@ test-oldest: $(ENV)/ready
 		print("\n".join(d.replace(">=", "==") for d in p["dependencies"] + p["optional-dependencies"]["dev"]))' > .venv-oldest/oldest.txt
 	@.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --requirement .venv-oldest/oldest.txt
 	@.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	.venv-oldest/bin/python -m pytest
+	.venv-oldest/bin/python -m pytest $(TWO)
 
 derivations: $(ENV)/ready
 	@for script in $(PAGES:.md=.py); do $(RUN) $$script || exit 1; done
