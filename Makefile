@@ -1,5 +1,7 @@
-# make figures   every figure that is stale        make test      all checks
-# make networks  train the small networks          make derivations, benchmarks, pictures, lock, test-oldest
+# make figures      every figure that is stale          make test         all checks
+# make derivations  rewrite the pages                   make test-oldest  tests with the oldest versions allowed
+# make networks     train what is missing (an hour)     make benchmarks   speed, and theory against simulations
+# make pictures     copy figures for the README         make lock         renew requirements.lock
 PYTHON ?= python3
 ENV := .venv
 RUN := $(ENV)/bin/python
@@ -9,10 +11,13 @@ BENCHMARKS := $(wildcard benchmarks/*.py)
 PICTURES := $(wildcard figures/readme/*.png)
 TWO := --numprocesses 2 --dist loadfile
 
-.PHONY: figures test test-oldest derivations benchmarks networks pictures lock clean
+.PHONY: help figures test test-oldest derivations benchmarks networks pictures lock clean
 .DELETE_ON_ERROR:
 
 figures: $(FIGURES)
+
+help:
+	@sed -n '/^PYTHON/q; s/^# //p' Makefile
 
 # The Python files, data and style that a figure was made from are in figures/out/NAME.d, written when it was made.
 figures/out/%.pdf figures/out/%.svg figures/out/%.png figures/out/%.md: figures/%.py | $(ENV)/ready
