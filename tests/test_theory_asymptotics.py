@@ -1,5 +1,6 @@
 """Which strategy is learned in the end: equilibria, their spectra, and the prediction against long flows."""
 
+import asymptotics as derivation
 import numpy as np
 import pytest
 import sympy as sp
@@ -86,3 +87,41 @@ def test_shared_part_grows_as_the_fifth_root_of_time():
 def test_outside_of_the_range(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+@pytest.mark.parametrize("section", ["balance", "drives", "plateau", "spectra", "growth"])
+def test_the_derivation_holds(section):
+    page = derivation.Page(derivation.__file__, "", [])
+    getattr(derivation, section)(page)
+    assert page.checks >= 2
+
+
+@pytest.mark.parametrize(
+    ("section", "term"),
+    [("balance", "w_cost"), ("drives", "w_icl"), ("spectra", "w_icl"), ("spectra", "w_cost"), ("growth", "w_cost")],
+)
+def test_a_perturbed_loss_does_not_pass_the_derivation(section, term, monkeypatch):
+    weight = sp.Symbol(term, positive=True)
+    assert weight in derivation.LOSS.free_symbols
+    monkeypatch.setattr(derivation, "LOSS", derivation.LOSS.subs(weight, weight * sp.Rational(10**12 + 1, 10**12)))
+    with pytest.raises(AssertionError, match="differ"):
+        getattr(derivation, section)(derivation.Page(derivation.__file__, "", []))
+
+
+@pytest.mark.parametrize(("name", "section"), [("forces", "drives"), ("spectrum", "spectra")])
+def test_a_perturbed_closed_form_does_not_pass_the_derivation(name, section, monkeypatch):
+    right, off = getattr(theory, name), sp.Rational(10**12 + 1, 10**12)
+    wrong = {
+        "forces": lambda: {k: off * force for k, force in right().items()},
+        "spectrum": lambda strategy: {off * value: count for value, count in right(strategy).items()},
+    }
+    monkeypatch.setattr(theory, name, wrong[name])
+    with pytest.raises(AssertionError, match="differ"):
+        getattr(derivation, section)(derivation.Page(derivation.__file__, "", []))
+
+
+def test_a_perturbed_growth_does_not_pass_the_derivation(monkeypatch):
+    wrong = theory.growth_of_shared() * sp.Rational(10**12 + 1, 10**12)
+    monkeypatch.setattr(theory, "growth_of_shared", lambda: wrong)
+    with pytest.raises(AssertionError, match="differ"):
+        derivation.growth(derivation.Page(derivation.__file__, "", []))
