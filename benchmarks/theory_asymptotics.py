@@ -4,6 +4,9 @@ The ensemble: dimensions of a, b, c log-uniform in 5..50, of d in 5..200; target
 deviation log-uniform in 0.5..2 for each vector, entries of the start in 0.2..1 for all; alpha log-uniform in
 1e-3..0.3; mu_icl and mu_ciwl each zero with probability 1/2, else log-uniform in 1e-3..1. Measured by LSODA (scipy) on
 the eight numbers until t = 1e9; what is neither learned by then counts as "none", which is never predicted.
+
+Measured: 98.3 % right; all where a mu is positive, 93.2 % where both are zero and the start decides. 9 minutes on two
+processes.
 """
 
 from __future__ import annotations
