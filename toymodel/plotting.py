@@ -119,17 +119,18 @@ def panel_letters(axes: Any) -> None:
         panel.text(-0.02, 1.04, letter, transform=panel.transAxes, fontweight="bold", ha="right", va="bottom")
 
 
-def finish(script: str, figure: Figure, caption: str) -> Path:
+def finish(script: str, figure: Figure, caption: str, table: str = "") -> Path:
     """Writes the figure of a script in three formats, its caption and its dependencies; returns the path of the PNG.
 
-    The PNG, which make looks at, comes last: a run that was cut off is repeated.
+    A table (Markdown) stands below the caption. The PNG, which make looks at, comes last: a run that was cut off is
+    repeated.
     """
     source = Path(script).resolve()
     folder = source.parent / "out"
     folder.mkdir(exist_ok=True)
     name = source.stem
-    text = " ".join(caption.split())
-    _write(folder / f"{name}.md", lambda whole: whole.write_text(f"![{name}]({name}.png)\n\n{text}\n"))
+    parts = [f"![{name}]({name}.png)", " ".join(caption.split()), *([table] if table else [])]
+    _write(folder / f"{name}.md", lambda whole: whole.write_text("\n\n".join(parts) + "\n"))
     needed = dependencies(source)
     products = " ".join(f"figures/out/{name}.{kind}" for kind in ("md", *DATELESS))
     lines = [f"{products}: {' '.join(needed)}", *(f"{path}:" for path in needed)]
