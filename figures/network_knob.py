@@ -1,0 +1,100 @@
+"""Two knobs of the small network held against the model: noise within classes (mu_icl), number of classes (d).
+
+Drawn from the curves in networks/, which `make networks` trains; the model's trends are those of its theory.
+"""
+
+import matplotlib
+import numpy as np
+import xarray as xr
+
+import toymodel as tm
+from toymodel import plotting
+from toymodel.network.curves import band, curves, landmarks
+
+NOISE = (0.8, 1.0, 1.1, 1.2, 1.3, 1.4, 1.6)
+CLASSES = (1000, 1500, 2000, 3000, 4500, 6000)
+FULL = {1.2: "full", 3000: "full"}  # the values of the network of the other figures
+
+
+def of_network(knob: str, values: tuple) -> tuple[xr.DataArray, xr.Dataset]:
+    """Flip against step, the landmarks, and the share of its unlearned loss that ICL leaves; all by seed."""
+    runs = [curves(f"disentangled_{FULL.get(v, f'{knob}_{v}')}").isel(seed=slice(0, 3)) for v in values]
+    at = xr.DataArray(list(values), dims="knob", name="knob")
+    flip = xr.concat([run.accuracy_in_context.sel(evaluator="flip", drop=True) for run in runs], at)
+    left = [run.loss.sel(evaluator="icl", drop=True).min("step") / np.log(2) for run in runs]
+    return flip, xr.concat([landmarks(run).assign(left=of) for run, of in zip(runs, left, strict=True)], at)
+
+
+def of_model(model: tm.Model, **parameters: list[float]) -> xr.DataArray:
+    """End of ICL over its emergence in the model, from a small start, as its theory predicts it."""
+    start = tm.aligned_start(model, overlap=0.1)
+    return 1 + tm.lifetime(model, start, **parameters).lifetime / tm.emergence_time(model, start, **parameters)
+
+
+def main() -> None:
+    found = {"noise": of_network("noise", NOISE), "classes": of_network("classes", CLASSES)}
+    mus, entries = np.geomspace(0.01, 0.3, 12), np.arange(50, 641, 10)
+    model = tm.coopetition()
+    unlearned = float(tm.descend(model, tm.aligned_start(model), 1).unlearned_icl)
+    predicted = {
+        "noise": (mus / unlearned, of_model(model, mu_icl=mus.tolist()).values),
+        "classes": (entries / 160, [float(of_model(tm.coopetition(dims=(20, 20, 20, int(n))))) for n in entries]),
+    }
+    noise, classes = (marks.median("seed") for _, marks in found.values())
+    for medians, sign in ((noise, -1), (classes, 1)):
+        assert (sign * medians.end.diff("knob") > -0.01).all()
+        assert (sign * medians.ratio.dropna("knob").diff("knob") > 0).all()
+    falls = mus < 0.15  # beyond, both times shrink alike
+    assert (np.diff(predicted["noise"][1][falls]) < 0).all() and (np.diff(predicted["classes"][1]) > 0).all()
+
+    fig, axes = plotting.new(2, 3, 7.2, 4.6)
+    names = {"noise": "noise within classes", "classes": "classes (thousands)"}
+    for (curve, height, ratio), (knob, (flip, marks)) in zip(axes, found.items(), strict=True):
+        unit = 1000 if knob == "classes" else 1
+        colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, flip.knob.size))
+        for value, colour in zip(flip.knob.values, colours, strict=True):
+            curve.plot(
+                flip.step / 1000, flip.sel(knob=value).mean("seed"), color=colour, lw=1, label=f"{value / unit:g}"
+            )
+        compact = {"ncols": len(flip.knob), "fontsize": 6, "title_fontsize": 7, "handlelength": 0.7}
+        compact |= {"columnspacing": 0.7, "handletextpad": 0.3, "bbox_to_anchor": (0.5, 0.97)}
+        curve.legend(title=names[knob], loc="lower center", **compact)
+        curve.set(xlabel="steps (thousands)", ylabel="flip (1: ICL, 0: CIWL)", ylim=(0, 1.03))
+        for name, colour, text in (("peak", "icl", "highest flip"), ("end", "loss", "last flip")):
+            band(height, marks[name], marks.knob / unit, colour, marker=".", label=text)
+        height.set(xlabel=names[knob], ylabel="flip", ylim=(0, 1.03))
+        height.legend()
+        x = marks.left.median("seed") if knob == "noise" else marks.knob / 3000
+        ratio.plot(x, marks.ratio, ".", color=plotting.COLOURS["icl"])
+        ratio.plot([], [], ".", color=plotting.COLOURS["icl"], label="network, by seed")
+        ratio.plot(*predicted[knob], color=plotting.COLOURS["shared"], label="theory of the model")
+        ratio.set(xscale="log", yscale="log", ylim=(1, 30), ylabel="end of ICL / its emergence")
+        ratio.legend()
+    axes[0, 2].set_xlabel("loss that ICL leaves / unlearned")
+    axes[1, 2].set_xlabel("classes / 3,000; entries of d / 160")
+    for ax, ticks in ((axes[0, 2], (0.02, 0.1, 0.5)), (axes[1, 2], (0.5, 1, 2, 4))):
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.minorticks_off()
+    plotting.panel_letters(axes.flat)
+    ranges = {"noise": falls, "classes": entries > 0}
+    slopes = [np.polyfit(np.log(x[ranges[k]]), np.log(np.array(y)[ranges[k]]), 1)[0] for k, (x, y) in predicted.items()]
+    measured = []
+    for medians, x in ((noise, noise.left), (classes, classes.knob)):
+        there = medians.ratio.notnull()
+        measured.append(np.polyfit(np.log(x[there]), np.log(medians.ratio[there]), 1)[0])
+    assert measured[0] < 1.5 * slopes[0] < 0 < slopes[1] < measured[1] / 2
+    caption = f"""Knobs of the disentangled network (three seeds each) that play parameters of the model. (a, b)
+    Noise within classes limits what ICL can reach, as mu_icl does: up to {NOISE[1]:g} ICL persists for the whole
+    run, above it ICL is transient, and the more so the more noise. (d, e) The number of classes makes the part of
+    CIWL that is not shared long and slow, as the number of entries of d does: with few classes only CIWL is
+    learned, with many ICL persists for the whole run. (c, f) How long ICL lasts, in units of its emergence,
+    against the loss that it leaves (mu_icl over the unlearned loss in the model) and the number of classes
+    (entries of d), relative to the network and the model of the other figures. The directions are those that the
+    theory of the model predicts (`toymodel.lifetime`); the network depends on both knobs more strongly: power
+    {measured[0]:.1f} against {slopes[0]:.1f} in (c, up to mu_icl = 0.15), {measured[1]:.1f} against
+    {slopes[1]:.1f} in (f)."""
+    plotting.finish(__file__, fig, caption)
+
+
+if __name__ == "__main__":
+    main()
