@@ -58,20 +58,20 @@ def main() -> None:
         c.plot(share.time, share, dash, label=name, color=plotting.COLOURS[colour])
     d.plot(TAKEN, after, "o-", color=plotting.COLOURS["icl"], label="full training from it")
     d.plot(TAKEN, grafted, "s--", color=plotting.COLOURS["shared"], label="its b and c, ICL-only data")
-    d.set(xscale="log", ylim=(-0.05, 1.4), xlabel="time of the CIWL-only run", ylabel="share in which ICL emerges")
+    d.set(xscale="log", ylim=(-0.05, 1.75), yticks=(0, 0.5, 1), xlabel="time of CIWL-only run", ylabel="share with ICL")
     for axes in (a, c, d):
-        axes.legend()
+        axes.legend(loc="upper right" if axes is c else "best")
     for axes, left, top in ((a, 300, 1.1), (b, 3, 1.1), (c, 3, 1.75), (e, 300, 1.1), (f, 300, 1.1)):
         plotting.log_time(axes, left)
-        axes.set(xlabel="time", ylabel="share with ICL" if axes is c else "loss / unlearned loss", ylim=(-0.05, top))
+        axes.set(xlabel="time", ylabel="share with ICL" if axes is c else "loss / unlearned loss")
+        axes.set(ylim=(-0.05, top), yticks=(0, 0.5, 1))
     plotting.panel_letters((a, b, c, d, e, f))
     caption = f"""`long_pathway` (icl = a x e x b x c), {len(SEEDS)} starts. (a) ICL comes first, CIWL replaces it: in
     {float(transient):.0%} of the starts. (b, c) With CIWL blocked (d held at zero), or on ICL-only data (its loss
-    alone), ICL comes at least 10 times later or not by {BLOCKED:,} in {float(wait):.0%}; with b and c of a finished
-    run at once. (d) From early states of a CIWL-only run full training brings ICL, from late ones not. Given to
-    ICL-only data, its b and c work from some time on; that they stop working, as in networks, is not in the model.
-    (e) With mu_icl = 0 ICL persists. (f) With alpha = 1, mu_icl = 0.01 CIWL's loss has a bump as ICL emerges (in
-    {float((bump > 0.001).mean()):.0%})."""
+    alone), ICL comes at least 10 times later or not by {BLOCKED:,} in {float(wait):.0%}; with b and c of a finished run
+    at once. (d) From early states of a CIWL-only run full training brings ICL, from late ones not. Given to ICL-only
+    data, its b and c work from some time on; that they stop working, as in networks, is not in the model. (e) With
+    mu_icl = 0 ICL persists. (f) With alpha = 1, mu_icl = 0.01 CIWL's loss has a bump ({(bump > 0.001).mean():.0%})."""
     plotting.finish(__file__, fig, caption)
 
 
