@@ -4,6 +4,7 @@ Drawn from the curves in networks/, which `make networks` trains.
 """
 
 import xarray as xr
+from shared.compared import first
 
 from toymodel import plotting
 from toymodel.network.curves import band, curves, spread
@@ -18,11 +19,6 @@ NETWORKS = {
     "... with a high barrier": {"full": "barrier", "icl_only": "barrier_icl_only", "given": "barrier_icl_given_end"},
     "transformer": {"full": "full", "icl_only": "icl_only", "given": "icl_given_end"},
 }
-
-
-def steps_to(accuracy: xr.DataArray, level: float = 0.75) -> xr.DataArray:
-    """The first step at which accuracy is above a level; nan where it never is."""
-    return accuracy.step.where(accuracy > level).min("step")
 
 
 def in_words(steps: xr.DataArray, budget: int) -> str:
@@ -41,7 +37,7 @@ def main() -> None:
         for kind, name in names.items():
             accuracy = curves(f"{network}_{name}").accuracy_in_context.sel(evaluator="icl", drop=True)
             accuracy = accuracy.isel(seed=slice(0, 5))
-            found[kind] = steps_to(accuracy)
+            found[kind] = first(accuracy)
             colour, text = KINDS[kind]
             if title == "transformer":  # seeds differ too much for a band
                 ax.plot(accuracy.step / 1000, accuracy, color=plotting.COLOURS[colour], lw=0.8)

@@ -5,30 +5,11 @@ Drawn from the curves in networks/, which `make networks` trains; the model's tr
 
 import matplotlib
 import numpy as np
-import xarray as xr
+from shared.knobs import CLASSES, NOISE, of_model, of_network, power
 
 import toymodel as tm
 from toymodel import plotting
-from toymodel.network.curves import band, curves, landmarks
-
-NOISE = (0.8, 1.0, 1.1, 1.2, 1.3, 1.4, 1.6)
-CLASSES = (1000, 1500, 2000, 3000, 4500, 6000)
-FULL = {1.2: "full", 3000: "full"}  # the values of the network of the other figures
-
-
-def of_network(knob: str, values: tuple) -> tuple[xr.DataArray, xr.Dataset]:
-    """Flip against step, the landmarks, and the share of its unlearned loss that ICL leaves; all by seed."""
-    runs = [curves(f"disentangled_{FULL.get(v, f'{knob}_{v}')}").isel(seed=slice(0, 3)) for v in values]
-    at = xr.DataArray(list(values), dims="knob", name="knob")
-    flip = xr.concat([run.accuracy_in_context.sel(evaluator="flip", drop=True) for run in runs], at)
-    left = [run.loss.sel(evaluator="icl", drop=True).min("step") / np.log(2) for run in runs]
-    return flip, xr.concat([landmarks(run).assign(left=of) for run, of in zip(runs, left, strict=True)], at)
-
-
-def of_model(model: tm.Model, **parameters: list[float]) -> xr.DataArray:
-    """End of ICL over its emergence in the model, from a small start, as its theory predicts it."""
-    start = tm.aligned_start(model, overlap=0.1)
-    return 1 + tm.lifetime(model, start, **parameters).lifetime / tm.emergence_time(model, start, **parameters)
+from toymodel.network.curves import band
 
 
 def main() -> None:
@@ -38,7 +19,7 @@ def main() -> None:
     unlearned = float(tm.descend(model, tm.aligned_start(model), 1).unlearned_icl)
     predicted = {
         "noise": (mus / unlearned, of_model(model, mu_icl=mus.tolist()).values),
-        "classes": (entries / 160, [float(of_model(tm.coopetition(dims=(20, 20, 20, int(n))))) for n in entries]),
+        "classes": (entries / 160, np.array([of_model(tm.coopetition(dims=(20, 20, 20, int(n)))) for n in entries])),
     }
     noise, classes = (marks.median("seed") for _, marks in found.values())
     for medians, sign in ((noise, -1), (classes, 1)):
@@ -76,12 +57,8 @@ def main() -> None:
         ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         ax.minorticks_off()
     plotting.panel_letters(axes.flat)
-    ranges = {"noise": falls, "classes": entries > 0}
-    slopes = [np.polyfit(np.log(x[ranges[k]]), np.log(np.array(y)[ranges[k]]), 1)[0] for k, (x, y) in predicted.items()]
-    measured = []
-    for medians, x in ((noise, noise.left), (classes, classes.knob)):
-        there = medians.ratio.notnull()
-        measured.append(np.polyfit(np.log(x[there]), np.log(medians.ratio[there]), 1)[0])
+    slopes = [power(predicted["noise"][0][falls], predicted["noise"][1][falls]), power(*predicted["classes"])]
+    measured = [power(noise.left, noise.ratio), power(classes.knob, classes.ratio)]
     assert measured[0] < 1.5 * slopes[0] < 0 < slopes[1] < measured[1] / 2
     caption = f"""Knobs of the disentangled network (three seeds each) that play parameters of the model. (a, b)
     Noise within classes limits what ICL can reach, as mu_icl does: up to {NOISE[1]:g} ICL persists for the whole
