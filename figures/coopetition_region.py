@@ -53,10 +53,12 @@ def main() -> None:
         ax.set(xscale="log", yscale="log", xlabel="initial scale of all but d", ylabel="target of d, times", title=m)
         ax.set_yticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
         ax.set_yticks([], minor=True)
-    axes[0, 0].plot(*PAPER, "*", ms=9, color=plotting.COLOURS["ciwl"], label="the paper's point")
-    axes[0, 1].plot(*PRESET, "o", ms=6, color=plotting.COLOURS["icl"], label="LONG_PATHWAY_START")
-    axes[0, 0].legend(loc="center right")
-    axes[0, 1].legend(loc="lower left")
+    axes[0, 0].plot(*PAPER, "*", ms=9, color=plotting.COLOURS["ciwl"], clip_on=False)
+    axes[0, 1].plot(*PRESET, "o", ms=6, color=plotting.COLOURS["icl"])
+    axes[0, 0].annotate("the paper's", PAPER, (-7, 0), textcoords="offset points", ha="right", va="center")
+    axes[0, 1].annotate(
+        "LONG_PATHWAY_START", PRESET, (-7, 0), textcoords="offset points", ha="right", va="center", color="w"
+    )
     fig.colorbar(mesh, ax=axes[0], label="share of starts")
     one, other = (example(ax, MODELS[m], at) for ax, m, at in zip(axes[1], MODELS, (PAPER, PRESET), strict=True))
     assert one[1] < 2 * one[0] and not other[1] < 10 * other[0]
