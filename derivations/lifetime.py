@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import sympy as sp
 from page import Page
@@ -99,7 +101,10 @@ def coexistence(page: Page) -> None:
     page.check("the value at the maximum", theory.fold() ** 4, fourth.subs(E1, sp.sqrt(2 * MU / (3 * WEIGHTS["icl"]))))
     time = theory.coexistence()
     page.text(r"""On the manifold $a = S_{icl}/p$, $d = S_{ciwl}/p$, and the same drift carries $p$ on:""")
-    page.equation("T_{coexistence}(p_0 \\to p)", time)
+    whole: Any = sp.factor(time.subs(P0, 0))
+    page.equation("T_{coexistence}(p_0 \\to p)", r"F(p) - F(p_0)")
+    page.equation("F(p)", whole)
+    page.check("this is the form in the library", time, whole - whole.subs(P, P0))
     a, d = S1 / P, S2 / P
     speed = sp.diff(a**2 + d**2 - P, P) / theory.drift_rate().subs({A: a, D: d})
     page.check("it is the integral of the drift", sp.diff(time, P), speed)
