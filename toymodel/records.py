@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import xarray as xr
 
 from toymodel.interventions import Intervention
 from toymodel.model import Model
+from toymodel.origin import origin
 from toymodel.prepare import Problem
 from toymodel.reduction import Plane, unlearned_loss
 
@@ -72,10 +69,7 @@ def _origin(problem: Problem) -> dict[str, Any]:
         "weights": numbers(problem.weights),
         "interventions": "; ".join(_described(act, problem.model) for act in problem.interventions) or "none",
         "toymodel_format": FORMAT,
-        "toymodel_version": _version("toymodel"),
-        "toymodel_commit": _commit(),
-        "jax_version": jax.__version__,
-        "numpy_version": np.__version__,
+        **origin(),
     }
 
 
@@ -134,27 +128,6 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     if int(found) != FORMAT:
         raise ValueError(f"{path} has format {found}, this version of toymodel reads format {FORMAT}")
     return runs
-
-
-@cache
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-@cache
-def _commit() -> str:
-    """The commit of the working tree that this module lies in, "unknown" outside of one."""
-    here = Path(__file__).resolve().parent
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return found.stdout.strip() or "unknown"
 
 
 def _netcdf(path: str | os.PathLike[str]) -> Path:
