@@ -1,4 +1,5 @@
-"""Emergence time of ICL, predicted from the start (`toymodel.theory.plateau`), against the full model.
+"""Emergence time of ICL, predicted from the start, against the full model: by five numbers on the plateau, integrated
+(`toymodel.emergence_time`), and by the one-dimensional quadrature that leaves out all damping (`toymodel.escape`).
 
 2,000 random parameters and starts: alpha log-uniform in 1e-3..0.3, mu_icl log-uniform in 1e-3..1, d of 5..200 entries,
 a, b, c of 20, targets and initial values standard normal; then the same with all initial values scaled by a factor
@@ -14,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 import toymodel as tm
+from toymodel.theory.escape import escape
 from toymodel.theory.plateau import emergence_time
 
 DATA = Path(__file__).parent.parent / "figures" / "data" / "theory_emergence.nc"
@@ -56,9 +58,11 @@ def score(time, predicted) -> dict[str, float]:
     x, y = np.log(time.values[both]), np.log(predicted.values[both])
     error = np.abs(np.exp(y - x) - 1)
     return {
+        "runs": time.size,
         "emerge": int(time.notnull().sum()),
         "not predicted to": int((time.notnull() & predicted.isnull()).sum()),
         "predicted to in vain": int((time.isnull() & predicted.notnull()).sum()),
+        "scored": int(both.sum()),
         "R2": 1 - np.sum((x - y) ** 2) / np.sum((x - x.mean()) ** 2),
         "median error": float(np.median(error)),
         "90th percentile": float(np.percentile(error, 90)),
@@ -66,15 +70,22 @@ def score(time, predicted) -> dict[str, float]:
 
 
 def main() -> None:
-    times = []
+    model, times = tm.coopetition(), []
     for scaled in (False, True):
         start, weights, parameters = random_runs(2_000, seed=2, scaled=scaled)
         time = measured(start, weights, parameters)
-        predicted = emergence_time(tm.coopetition(), start, horizon=STEPS, weights=weights, **parameters)
+        integrated = emergence_time(model, start, horizon=STEPS, weights=weights, **parameters)
+        undamped = escape(model, start, weights=weights, **parameters)
+        quadrature = undamped.emergence.where(undamped.emergence < STEPS)
         print("initial values", "scaled by 0.1..1" if scaled else "standard normal")
-        for name, value in score(time, predicted).items():
-            print(f"    {name:22s} {value:.4g}")
-        times.append(xr.Dataset({"measured": time, "predicted": predicted}))
+        for name, predicted in (("five numbers, integrated", integrated), ("quadrature without damping", quadrature)):
+            print(f"    {name}")
+            for what, value in score(time, predicted).items():
+                print(f"        {what:22s} {value:.4g}")
+        print(f"        {'damping < 0.1 in':22s} {int((undamped.damping < 0.1).sum())}")
+        print(f"        {'median damping':22s} {float(undamped.damping.median()):.4g}", flush=True)
+        found = {"measured": time, "predicted": integrated, "quadrature": quadrature, "damping": undamped.damping}
+        times.append(xr.Dataset(found))
     DATA.parent.mkdir(exist_ok=True)
     xr.concat(times, xr.DataArray([False, True], dims="scaled", name="scaled")).to_netcdf(DATA, engine="h5netcdf")
 

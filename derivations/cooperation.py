@@ -6,14 +6,28 @@ from __future__ import annotations
 import numpy as np
 import sympy as sp
 import xarray as xr
-from page import ROOT, Page, assert_equal
+from page import ROOT, Page, assert_equal, assert_limit
 
 import toymodel as tm
 from toymodel import plotting
 from toymodel.model import Form, coopetition, long_pathway
 from toymodel.reduction import symbols
-from toymodel.theory.cooperation import D0, GA, GD, K1, K2, SCALE, B, growth_expressions, law_expressions
-from toymodel.theory.escape import escape
+from toymodel.theory.cooperation import (
+    D0,
+    D_C,
+    GA,
+    GAMMA,
+    GD,
+    K1,
+    K2,
+    SCALE,
+    T1,
+    T2,
+    first_expression,
+    growth_expressions,
+    law_expressions,
+)
+from toymodel.theory.escape import SHARE, escape
 from toymodel.theory.plateau import coefficients
 
 DATA = ROOT / "figures" / "data" / "theory_cooperation.nc"
@@ -38,12 +52,11 @@ def indices(page: Page) -> None:
         formulas["net"],
         formulas["alone"] * (formulas["cooperation"] - formulas["competition"]),
     )
-    limit = formulas["cooperation"].subs(K2, 0), sp.limit(formulas["competition"].subs({GA: 0, K2: 1, B: 1}), K1, 0)
-    page.claim("no drive of CIWL: cooperation 1", limit[0] == 1)
-    equal = formulas["competition"].subs({K1: 1, K2: 1, B: 1, GA: 1, GD: 1})
-    page.claim(
-        "equal drives, $g = Bk$: half of the rate of ICL alone is lost to first order", equal == sp.Rational(1, 2)
-    )
+    page.check("no drive of CIWL: cooperation is 1", formulas["cooperation"].subs(K2, 0), sp.Integer(1))
+    lost = formulas["competition"] * formulas["alone"]
+    page.check("and $g_a/2$ is lost, half of the time being that of $c$", lost.subs(K2, 0), GA / 2)
+    page.limit("with CIWL much stronger, $g_d/2$", lost.subs(K2, 1 / K2), K2, GD / 2)
+    page.check("with equal drives, $(g_a+g_d)/4$", lost.subs(K2, K1), (GA + GD) / 4)
 
 
 def quadrature(page: Page) -> None:
@@ -110,42 +123,47 @@ def the_law(page: Page) -> None:
         r"""With CIWL and $n = 1$, $u_b^2 = u_c^2 = \sigma^2 + 2\beta s + K^2s^2$ with $\beta = \sigma k_1 + d_0k_2$,
         so with $D^2 = \beta^2 - K^2\sigma^2$ the integral is elementary,"""
     )
-    beta, big, first = sp.symbols("beta K s_0", positive=True)
+    beta, big, later = sp.symbols("beta K s_0", positive=True)
     root = sp.sqrt(beta**2 - big**2 * SCALE**2)
-    inner = big**2 * first + beta
+    inner = big**2 * later + beta
     antiderivative = sp.log((inner - root) / (inner + root)) / (2 * root)
-    point = {beta: 7, big: 2, SCALE: 3}
     page.lines(
         r"$$ t_{with} = \int_0^\infty\frac{ds}{\sigma^2+2\beta s+K^2s^2} = \frac1{2D}\ln\frac{\beta+D}{\beta-D} $$"
     )
     page.check(
         r"the antiderivative $\frac1{2D}\ln\frac{K^2s+\beta-D}{K^2s+\beta+D}$",
-        sp.diff(antiderivative, first).subs(point),
-        (1 / (SCALE**2 + 2 * beta * first + big**2 * first**2)).subs(point),
+        sp.diff(antiderivative, later),
+        1 / (SCALE**2 + 2 * beta * later + big**2 * later**2),
     )
-    formulas, deep = law_expressions(1), law_expressions(2)
-    pull, drives = SCALE * K1 + D0 * K2, sp.sqrt(K1**2 + K2**2)
-    there = {K1: 2, K2: 3, SCALE: sp.Rational(1, 7), D0: 4}
-    from_zero = -antiderivative.subs({first: 0, beta: pull, big: drives})
-    page.check("it is that of the library", formulas["with_ciwl"].subs(there), from_zero.subs(there))
-    alone = sp.N(formulas["with_ciwl"].subs({K2: sp.Rational(1, 10**12), K1: 2, SCALE: 1, D0: 1}), 30)
-    page.claim("for $k_2\\to0$ it is that of ICL alone", abs(alone - sp.Rational(1, 2)) < 1e-9)
+    page.limit(r"it is 0 at infinity", sp.exp(antiderivative).subs(later, 1 / later), later, sp.Integer(1))
     page.text(
         r"""With more private vectors, $a$ and $e$ are second order in $\sigma$ until they have been amplified, and $d$
-        alone drives $b$ and $c$: the same with $k_1 = 0$. For $d_0\gg\sigma$"""
+        alone drives $b$ and $c$: the same with $k_1 = 0$, that is $\beta = d_0k_2$ and $K = k_2$. For
+        $d_0\gg\sigma$"""
     )
     page.lines(
         r"$$ \text{speed-up} \to \frac{k_2}{k_1}\,\frac{d_0}{n\,\sigma^n}\,\frac{1}{\ln(2d_0/\sigma)},\qquad"
-        r" n = 1:\ \ln\Big(\frac{2k_2}{K}\frac{d_0}{\sigma}\Big) $$"
+        r" n = 1:\ \ \ln\Big(\frac{2k_2}{K}\frac{d_0}{\sigma}\Big) $$"
     )
-    tiny = sp.Rational(1, 10**12)
-    far = {SCALE: tiny, D0: 1, K1: 1, K2: 1}
-    ratios = (
-        formulas["speed_up"].subs(far) * tiny * sp.log(sp.sqrt(2) / tiny),
-        deep["speed_up"].subs(far) * 2 * tiny**2 * sp.log(2 / tiny),
+    longer = sp.Symbol("delta", positive=True)  # d0 - sigma
+    for n in (1, 2, 3):
+        formulas, own = law_expressions(n), K1 if n == 1 else sp.Integer(0)
+        pull, drives = SCALE * own + D0 * K2, sp.sqrt(own**2 + K2**2)
+        from_zero = -antiderivative.subs({later: 0, beta: pull, big: drives})
+        ordered = {D0: SCALE + longer}
+        assert_equal(formulas["with_ciwl"].subs(ordered), from_zero.subs(ordered), f"with CIWL, n = {n}")
+        assert_equal(formulas["speed_up"] * formulas["with_ciwl"], formulas["alone"], f"speed-up, n = {n}")
+        far = K2 * D0 / (n * K1 * SCALE**n) / sp.log(2 * K2 * D0 / (drives * SCALE))
+        assert_limit(formulas["speed_up"], SCALE, far, f"small starts, n = {n}")
+    page.claim("the library's times are this integral, and its speed-up has this limit, for $n$ = 1, 2, 3", True)
+    published = law_expressions(1)
+    page.limit(
+        r"for $k_2\to0$ the time with CIWL is that of ICL alone, $n = 1$",
+        published["with_ciwl"].subs(D0, SCALE + longer),
+        K2,
+        published["alone"],
     )
-    page.claim("these limits, for $n$ = 1 and 2", all(abs(sp.N(ratio, 30) - 1) < 1e-9 for ratio in ratios))
-    equal = float(formulas["speed_up"].subs({SCALE: 1, D0: 1, K1: 1, K2: np.sqrt(20 / 160) * 1.2}))
+    equal = float(tm.law(coopetition(), 1.0, 1.0).speed_up)
     page.text(
         f"""Two things make ICL need CIWL: a start in which $d$ is larger than the rest, and depth, by one power of
         $\\sigma$ for each private vector. With equal scales and $n = 1$ the speed-up does not depend on the scale at
@@ -182,21 +200,81 @@ def coming_first(page: Page) -> None:
     page.lines(rf"$$ {ratio}\,\frac{{d_0}}{{\sigma}} > R\,\ln\Big(\frac{{2k_2}}{{K}}\frac{{d_0}}{{\sigma}}\Big) $$")
     page.text(
         r"""*and it cannot emerge in a time $\tau$ without*: $\ln(2d_0/\sigma)/(k_2d_0) < \tau < 1/(nk_1\sigma^n)$.
-        *The cost and the residuals must not undo it*: $\alpha w_c|d|^2\ln(2d_0/\sigma)/(k_2d_0)$ of order 1 or less
-        ($a$ is damped by $d$), and $|b|,|c|$ so small that they do not collapse. *Transience* needs $\mu_{icl} > 0 =
-        \mu_{ciwl}$ and $\alpha > 0$."""
+        *Transience* needs $\mu_{icl} > 0 = \mu_{ciwl}$ and $\alpha > 0$."""
     )
+    damped_by_d(page)
+    two_private_vectors(page)
+
+
+def damped_by_d(page: Page) -> None:
+    """alpha in the first inequality."""
+    page.text(
+        r"""*The cost must not undo it.* While $d$ drives $b$ and $c$, $p = u_bu_c$ grows at the rate $2\lambda$,
+        $\lambda = k_2d_0$, so the clock is $s = p/2\lambda$, and the damping $g = \alpha w_c|d|^2$ of $a$ becomes
+        $\gamma a/s$ with"""
+    )
+    time, rate, p0, g = sp.symbols("t lambda p0 g", positive=True)
+    product = p0 * sp.exp(2 * rate * time)
+    page.equation(r"\gamma", r"\frac{\alpha w_c|d|^2}{2k_2d_0},\qquad \frac{da}{ds} = k_1 - \frac{\gamma}{s}\,a")
+    clock = sp.Symbol("s", positive=True)
+    page.check(
+        r"$g\,dt/ds = (g/2\lambda)/s$",
+        g / product,
+        (g / (2 * rate) / clock).subs(clock, sp.integrate(product, (time, -sp.oo, time))),
+    )
+    overlap = K1 * clock / (1 + GAMMA)
+    page.check(r"$a = k_1s/(1+\gamma)$", sp.diff(overlap, clock), K1 - GAMMA * overlap / clock)
+    page.text(
+        r"""Of $d = k_2s$ this leaves ICL the larger share only if $\frac{k_1}{T_{icl}(1+\gamma)} >"""
+        + r"""
+        \frac{k_2}{T_{ciwl}}$: the right-hand side of the first inequality is multiplied by $1+\gamma$."""
+    )
+    page.check("this is the library's, over $s$", first_expression(1), (overlap / T1 - K2 * clock / T2) / clock)
+
+
+def two_private_vectors(page: Page) -> None:
     page.text(
         r"""With two private vectors the mechanisms compete for time: $a$ and $e$ grow as $e^{k_1s}$ while $d$ grows as
         $k_2s$, and ICL is first if they are amplified enough before CIWL is learned, at $d_C$ with $d_C(d_C^2-d_0^2) =
-        rT_{ciwl}$: $\frac{k_1}{k_2}(d_C-d_0) > \frac12\ln\frac{2rT_{icl}}{\sigma^2(d_C^2-d_0^2)}$. A stronger target
-        of $d$ widens this by $d_C$ and by $k_1/k_2$. `toymodel.region` is these inequalities."""
+        rT_{ciwl}$. Damped by $d$, $a' = k_1e - \gamma a/s$, $e' = k_1a$: what $a$ had at the start is lost, and"""
     )
-    a, e, s = sp.symbols("a_0 e_0 s", positive=True)
-    k = sp.Symbol("k", positive=True)
-    product = (a * sp.cosh(k * s) + e * sp.sinh(k * s)) * (e * sp.cosh(k * s) + a * sp.sinh(k * s))
-    late = sp.limit(sp.expand(product.rewrite(sp.exp)).subs({a: 2, e: 2, k: 1}) * sp.exp(-2 * s), s, sp.oo)
-    page.claim(r"$ae\to\sigma^2e^{2k_1s}$ for $a_0 = e_0 = \sigma$", sp.simplify(late - 4) == 0)
+    clock = sp.Symbol("s", positive=True)
+    order = (GAMMA - 1) / 2
+    e = SCALE * sp.gamma(order + 1) * (K1 * clock / 2) ** -order * sp.besseli(order, K1 * clock)
+    a = sp.diff(e, clock) / K1
+    page.equation("e(s)", r"\sigma\,\Gamma(\nu+1)\Big(\frac{k_1s}2\Big)^{-\nu}I_\nu(k_1s),\qquad \nu=\frac{\gamma-1}2")
+    page.check("this solves both equations", sp.diff(a, clock), K1 * e - GAMMA * a / clock)
+    page.limit("and starts at $\\sigma$", e, clock, SCALE)
+    late = SCALE**2 * sp.gamma(order + 1) ** 2 / (4 * sp.pi) * (2 / (K1 * clock)) ** GAMMA * sp.exp(2 * K1 * clock)
+    page.equation(
+        "ae", r"\frac{\sigma^2}{4\pi}\Gamma\Big(\frac{1+\gamma}2\Big)^2\Big(\frac2{k_1s}\Big)^\gamma e^{2k_1s}"
+    )
+    shorter = {GAMMA: sp.Rational(2, 7), K1: sp.Rational(5, 3), SCALE: sp.Rational(1, 9)}
+    small = sp.Symbol("epsilon", positive=True)
+    page.limit("this for large $k_1s$", (a * e / late).subs(shorter).subs(clock, 1 / small), small, sp.Integer(1))
+    longer = sp.Symbol("delta", positive=True)  # d_C - d0
+    there = late.subs(clock, (D_C - D0) / K2) * (D_C**2 - D0**2) / (SHARE * T1)
+    page.check(
+        r"half the logarithm of $ae\,u_bu_c/rT_{icl}$ at $d_C$, with $u_bu_c = d_C^2-d_0^2$, is the library's margin",
+        first_expression(2).subs(D_C, D0 + longer),
+        (sp.log(there) / 2).subs(D_C, D0 + longer),
+    )
+    a0, e0, k = sp.symbols("a_0 e_0 k", positive=True)
+    both = (a0 * sp.cosh(k * clock) + e0 * sp.sinh(k * clock)) * (e0 * sp.cosh(k * clock) + a0 * sp.sinh(k * clock))
+    page.check(
+        r"without cost $ae = \frac14(a_0+e_0)^2e^{2ks} - \frac14(a_0-e_0)^2e^{-2ks}$",
+        both.rewrite(sp.exp),
+        (a0 + e0) ** 2 * sp.exp(2 * k * clock) / 4 - (a0 - e0) ** 2 * sp.exp(-2 * k * clock) / 4,
+    )
+    page.text(
+        r"""(Without cost the start of $a$ counts too: in the mean over independent overlaps of spread $\sigma$ the
+        product is then $\frac12\sigma^2e^{2k_1s}$, twice what the formula says at $\gamma = 0$.) A stronger target of
+        $d$ widens the region by $d_C$, by $k_1/k_2$ and by $\gamma$. `toymodel.region` is these inequalities. They
+        leave out the residuals of $b$ and $c$, which must be so small that they do not collapse."""
+    )
+
+
+def the_papers_point(page: Page) -> None:
     paper = coopetition()
     starts = tm.random_start(paper, range(300))
     both = [
@@ -217,27 +295,64 @@ def candidates(page: Page) -> None:
     page.section("Which change of the model has the claim of the networks")
     page.text(
         """The claim: ICL comes first, is transient, and once CIWL is blocked comes at least 10 times later or not
-        within 200,000 steps. Share of 300 random starts (1,000 for the last row), d* x k: target of d scaled by k,
-        *small*: initial scale 0.02, *d large*: d starts at scale 1 and the rest at 0.02; alpha = mu_icl = 0.1.
-        Measured by `benchmarks/theory_cooperation.py`."""
+        within 10 times the horizon. Share of 300 random starts (1,000 for the last row), d* x k: target of d scaled by
+        k, *small*: initial scale 0.02, *d large*: d starts at scale 1 and the rest at 0.02 or as given; mu_icl = 0.1,
+        and alpha = 0.1 unless said. Measured by `benchmarks/theory_cooperation.py`."""
     )
-    table = xr.load_dataset(DATA, engine="h5netcdf")
+    table = measured(page)
     columns = ["emerges", "first", "transient", "needs CIWL", "all"]
-    rows = ["| change | " + " | ".join(columns) + " | median time | median speed-up, at least |", "|---" * 8 + "|"]
+    heads = ["change", "horizon", *columns, "median time", "median speed-up, at least"]
+    rows = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name in table.change.values:
         row = table.sel(change=name)
         shares = " | ".join(f"{float(row[c]):.3f}" for c in columns)
-        rows.append(f"| {name} | {shares} | {float(row['median time']):,.0f} | {float(row['speed-up >=']):.1f} |")
+        horizon = f"{float(row['horizon']):,.0f}"
+        rows.append(
+            f"| {name} | {horizon} | {shares} | {float(row['median time']):,.0f} | {float(row['speed-up >=']):.1f} |"
+        )
     page.lines("\n".join(rows))
-    best = table["all"].sel(change="long_pathway: d large, d* x 4")
-    assert float(best) >= 0.95 and float(best) == float(table["all"].max())
-    spread = float(table["all"].sel(change="published, d large, others 1e-4, d* x 3"))
+    claim = {str(name): float(table["all"].sel(change=name)) for name in table.change.values}
+    best = claim["long_pathway: d large, d* x 4"]
+    spread = [claim["published, d large, others 1e-4, d* x 3"]]
+    spread += [share for name, share in claim.items() if name.startswith("the same")]
+    assert best >= 0.95 and best == max(claim.values()) and min(spread) > 0.9
     page.text(
         f"""A barrier in front of a, a threshold (a leaks), a weak second strength of the target of d and a sum in place
         of the product do not reach it; the sum loses transience altogether, since nothing then replaces ICL. Unequal
-        initial scales do most of the work, as the law says: at a spread of four decades the published model has it in
-        {spread:.1%} of the starts. One more vector in the pathway of ICL has it at a spread of 50, with the largest
-        share: the preset `long_pathway` with `LONG_PATHWAY_START`, drawn in `figures/extended_model.py`."""
+        initial scales do most of the work, as the law says, and two routes lead there. **Without any change of the
+        model**: d starts $10^4$ times larger than the rest and has a target 3 to 4 times longer. The published loss
+        then has the claim in {min(spread):.1%} to {max(spread):.1%} of the starts, the more the longer one waits and
+        the weaker the cost. **With one more vector** in the pathway of ICL a spread of 50 is enough, for {best:.1%} of
+        the starts: the preset `long_pathway` with `LONG_PATHWAY_START`, drawn in `figures/extended_model.py`. It
+        changes three things, the vector, the start and the target of d, and needs all three: with equal scales of 0.25
+        or 0.02 it has the claim in {claim["longer pathway, all 0.25, d* x 3"]:.0%} and
+        {claim["longer pathway, all 0.02, d* x 4"]:.0%}."""
+    )
+
+
+def measured(page: Page) -> xr.Dataset:
+    """The numbers of `benchmarks/theory_cooperation.py`."""
+    return xr.load_dataset(page.uses(DATA), engine="h5netcdf")
+
+
+def in_and_out_of_range(page: Page) -> None:
+    page.text(
+        """`benchmarks/theory_cooperation.py` measures the index with and without CIWL where both emerge, and so its
+        range. *In range*: damping below 0.1 (`long_pathway`: all starts)."""
+    )
+    table = measured(page)
+    rows = ["| starts and predictor | starts | in range | measured | median index | median error | 95th percentile |"]
+    rows.append("|---" * 7 + "|")
+    for name in table.measured.values:
+        row = {key: float(table[key].sel(measured=name)) for key in ("of", "in range", "runs")}
+        numbers = " | ".join(f"{value:,.0f}" for value in row.values())
+        errors = " | ".join(f"{float(table[k].sel(measured=name)):.1%}" for k in ("median error", "95th percentile"))
+        rows.append(f"| {name} | {numbers} | {float(table['measured median'].sel(measured=name)):.2f} | {errors} |")
+    page.lines("\n".join(rows))
+    page.text(
+        """So `speed_up` holds for small starts. No standard normal start of the published model is in its range: there
+        the residuals collapse before anything grows, and the quadrature, which has no damping, says nothing. The ratio
+        of two `emergence_time`s is what remains, with the errors of the last row."""
     )
 
 
@@ -299,6 +414,7 @@ def simulations(page: Page) -> None:
         damping below 0.1 ({int(inside.sum())} of 400): median error {error:.2%}. The region itself:
         `figures/coopetition_region.py`.""",
     )
+    in_and_out_of_range(page)
 
 
 def build() -> Page:
@@ -317,17 +433,18 @@ def build() -> Page:
         r"""How much sooner ICL comes because CIWL is learned too is a number, the cooperation index. In the published
         model at the paper's values it is about 1 or below: ICL does not need CIWL. The index grows as
         $(k_2/k_1)\,d_0/(n\sigma^n \ln(2d_0/\sigma))$ when $d$ starts at $d_0$, the rest at $\sigma$, and ICL has $n$
-        private vectors. The region in which ICL comes first and yet needs CIWL is a pair of inequalities."""
+        private vectors. The region in which ICL comes first and yet needs CIWL is a pair of inequalities
+        in targets, mu, alpha and initial scales."""
     )
-    for part in (indices, quadrature, the_law, coming_first, candidates, simulations):
+    for part in (indices, quadrature, the_law, coming_first, the_papers_point, candidates, simulations):
         part(page)
     page.section("Limits of validity")
     page.text(
         """The quadrature fails where residuals damp: at the paper's starts (scale 1) use `emergence_time` for both
-        times. The law is of leading order and knows neither cost nor residuals; within the region that it draws,
-        individual starts miss the claim when an overlap starts near zero or with the wrong sign. In `long_pathway` the
-        window of networks, in which the second layer of a CIWL-only run helps for a time only, does not exist: b and c
-        go on helping."""
+        times. The law is of leading order, and of the residuals it knows only that of d, in the cost; within the region
+        that it draws, individual starts miss the claim when an overlap starts near zero or with the wrong sign. In
+        `long_pathway` the window of networks, in which the second layer of a CIWL-only run helps for a time only, does
+        not exist: b and c go on helping."""
     )
     return page
 

@@ -1,8 +1,9 @@
 """A derivation as a page: statements, equations and the checks that they passed, written as Markdown with LaTeX.
 
 A derivation script builds a `Page`, and each `check` compares two sympy expressions: it raises where they differ, so
-a page exists only for algebra that holds. Equality is tested at random points to 30 digits (Schwartz-Zippel), which
-does not depend on what `simplify` happens to know. The page ends with a fingerprint of the sources it was made from.
+a page exists only for algebra that holds. Equality and limits are tested at random points to 30 digits
+(Schwartz-Zippel), which does not depend on what `simplify` happens to know. The page ends with a fingerprint of what it
+was made from: the scripts here, the modules that compute, and the data that were read.
 """
 
 from __future__ import annotations
@@ -11,26 +12,48 @@ import hashlib
 import os
 import random
 import sys
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import sympy as sp
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = 30
+PRECISION = 300  # digits with which limits are evaluated
+NEAR = sp.Rational(1, 10**80)  # what stands for zero in a limit
+SILENT = ("__init__", "cli", "plotting", "progress", "records", "origin")  # modules that change no number of a page
 
 
 def assert_equal(left: sp.Expr, right: sp.Expr, what: str = "", points: int = 5) -> None:
     """Raises AssertionError unless the expressions agree at random points to 30 digits."""
     sides = sp.sympify(left), sp.sympify(right)
-    symbols = sorted(sides[0].free_symbols | sides[1].free_symbols, key=str)
-    numbers = random.Random(str(symbols))
-    for _ in range(points):
-        point = {s: sp.Rational(numbers.randint(1, 10**4), 10**3 + 7) for s in symbols}
+    symbols = sides[0].free_symbols | sides[1].free_symbols
+    for point in random_points(symbols, points):
         one, other = (side.xreplace(point) for side in sides)
         if not (one.is_Rational and other.is_Rational):
             one, other = (sp.N(side, DIGITS + 20, maxn=400) for side in (one, other))
         if not abs(one - other) <= sp.Float(10) ** -DIGITS * (abs(one) + abs(other)):
             raise AssertionError(f"{what or 'the two sides'} differ: {sp.N(one, 8)} and {sp.N(other, 8)} at {point}")
+
+
+def assert_limit(expression: sp.Expr, symbol: sp.Symbol, right: sp.Expr, what: str = "", points: int = 3) -> None:
+    """Raises AssertionError unless expression / right tends to 1 as the symbol does to zero.
+
+    At random points of the other symbols, at 10^-80 for this one, to 30 digits: for errors of at least order 1/2.
+    """
+    for point in random_points((expression.free_symbols | right.free_symbols) - {symbol}, points):
+        ratio = sp.N((expression / right).subs({**point, symbol: NEAR}), PRECISION, maxn=2_000)
+        if not abs(ratio - 1) <= sp.Float(10) ** -DIGITS:
+            raise AssertionError(f"{what or 'limit and expression'} differ by a factor {sp.N(ratio, 15)} at {point}")
+
+
+def random_points(symbols: Collection[sp.Symbol], points: int) -> Iterator[dict[sp.Symbol, sp.Rational]]:
+    """Rational values of both signs, positive ones where a symbol cannot be negative."""
+    ordered = sorted(symbols, key=str)
+    draw = random.Random(str(ordered))
+    for _ in range(points):
+        signs = [1 if s.is_nonnegative else draw.choice((-1, 1)) for s in ordered]
+        yield {s: sp.Rational(sign * draw.randint(1, 10**4), 10**3 + 7) for s, sign in zip(ordered, signs, strict=True)}
 
 
 class Page:
@@ -42,6 +65,12 @@ class Page:
         numbered = [f"{i}. {text}" for i, text in enumerate(assumptions, 1)]
         self.parts.append("## Assumptions\n\n" + "\n".join(numbered))
         self.checks = 0
+        self.data: list[Path] = []
+
+    def uses(self, path: Path) -> Path:
+        """The path of a data file that the page is made from."""
+        self.data.append(Path(path).resolve())
+        return path
 
     def section(self, title: str) -> None:
         self.parts.append(f"## {title}")
@@ -63,6 +92,11 @@ class Page:
         assert_equal(left, right, what)
         self.claim(what, True)
 
+    def limit(self, what: str, expression: sp.Expr, symbol: sp.Symbol, right: sp.Expr) -> None:
+        """States that expression / right tends to 1 as the symbol does to zero, which was tested."""
+        assert_limit(expression, symbol, right, what)
+        self.claim(what, True)
+
     def claim(self, what: str, holds: bool) -> None:
         """States something that was tested in another way; raises AssertionError where it does not hold."""
         if not holds:
@@ -80,7 +114,7 @@ class Page:
     def write(self) -> Path:
         """Writes NAME.md beside the script."""
         path = self.script.with_suffix(".md")
-        used = sources(self.script)
+        used = sources(self.script, self.data)
         mark = f"<!-- made from {', '.join(used)}; fingerprint {fingerprint(used)} -->"
         whole = path.with_suffix(".partial")
         whole.write_text("\n\n".join([*self.parts, mark]) + "\n")
@@ -89,13 +123,16 @@ class Page:
         return path
 
 
-def sources(script: Path) -> list[str]:
-    """The script, and those modules of the model and of its theory that it imported when it ran."""
+def sources(script: Path, data: Collection[Path] = ()) -> list[str]:
+    """The script, the derivations and those modules of the package that it imported when it ran, and its data.
+
+    Modules that draw, print, save or take commands are left out: they change no number.
+    """
     imported = [Path(name).resolve() for m in list(sys.modules.values()) if (name := getattr(m, "__file__", None))]
-    package = ROOT / "toymodel"
-    theory = [path for path in imported if path.is_relative_to(package / "theory") and path.name != "__init__.py"]
-    model = [path for path in imported if path in (package / "model.py", package / "reduction.py")]
-    return [str(path.relative_to(ROOT)) for path in (script, *sorted({*model, *theory}))]
+    mine = {path for path in imported if path.parent == ROOT / "derivations"}
+    package = {path for path in imported if path.is_relative_to(ROOT / "toymodel") and path.stem not in SILENT}
+    others = sorted({*mine, *package, *data} - {script})
+    return [str(path.relative_to(ROOT)) for path in (script, *others)]
 
 
 def fingerprint(used: list[str]) -> str:

@@ -22,11 +22,12 @@ import xarray as xr
 from toymodel.model import Model
 from toymodel.prepare import problem_of_start
 from toymodel.start import aligned_start
-from toymodel.theory.escape import LEARNED, escape
+from toymodel.theory.escape import LEARNED, SHARE, escape
 from toymodel.theory.plateau import numbers_of, parts_of
 
 B, K1, K2, GA, GD = sp.symbols("B k1 k2 g_a g_d", positive=True)
 SCALE, D0 = sp.symbols("sigma d0", positive=True)
+T1, T2, D_C, GAMMA = sp.symbols("T1 T2 d_C gamma", positive=True)
 
 
 def growth_expressions() -> dict[str, sp.Expr]:
@@ -111,39 +112,55 @@ def law_expressions(private: int) -> dict[str, sp.Expr]:
     return {"alone": alone, "with_ciwl": together, "speed_up": alone / together}
 
 
-def law(model: Model, scale: Any, scale_d: Any, *, target_scale: Mapping[str, float] | None = None) -> xr.Dataset:
-    """`speed_up` of `law_expressions` and `first`, whether ICL comes first, for typical overlaps of given scales.
+def first_expression(private: int) -> sp.Expr:
+    """Positive where ICL comes first for typical small starts: in k1, k2, T1, T2, gamma; and sigma, d0, d_C for n = 2.
 
-    scale, scale_d: typical initial overlap of all vectors but d, and of d (numbers or DataArrays, scale < scale_d, or
-    equal with one private vector).
-    With one private vector ICL is first where h_icl > h_ciwl (the damping of `rates`, which here says: e_icl w_icl >
-    e_ciwl w_ciwl); with two, where d can grow by enough for a and e to be amplified,
+    gamma = alpha w_cost |d|^2 / (2 k2 d0) is the rate at which d damps a, over that at which d makes u_b u_c grow. In
+    the clock of `escape` the private overlaps of ICL follow x' = k1 prod of the others, and a loses a gamma / s: so
 
-        (k1 / k2) (d_C - d0) > ln(2 r T1 / (sigma^2 (d_C^2 - d0^2))) / 2,
-        d_C (d_C^2 - d0^2) = r T2,    r = 1 - 1/sqrt 2.
+        one:  a = k1 s / (1 + gamma),        two:  a e -> sigma^2 Gamma((1 + gamma)/2)^2 / (4 pi) (2/(k1 s))^gamma
+                                                          e^(2 k1 s),   what a had at the start being lost.
 
-    Leading order: a typical start, no residuals, no cost.
+    One: the share of T1 that is learned against that of T2. Two: k1 s against what it must be when CIWL is learned, at
+    u_d = d_C, d_C (d_C^2 - d0^2) = r T2, r = 1 - 1/sqrt 2, s = (d_C - d0) / k2, u_b u_c = d_C^2 - d0^2. Range: sigma
+    much smaller than d0, |d|^2 constant until then, gamma of order 1.
     """
-    icl, _, shared, _ = parts_of(model)
-    if len(icl) > 2 or len(shared) != 2:
-        raise ValueError(f"law needs one or two private vectors of icl, got {dict(model.mechanisms)}")
+    if private == 1:
+        return K1 / (T1 * (1 + GAMMA)) - K2 / T2
+    reached = K1 * (D_C - D0) / K2
+    missing = SHARE * T1 / (SCALE**2 * (D_C**2 - D0**2))
+    return reached - (sp.log(4 * sp.pi * missing) / 2 - sp.loggamma((1 + GAMMA) / 2) + GAMMA * sp.log(reached / 2) / 2)
+
+
+def law(model: Model, scale: Any, scale_d: Any, *, target_scale: Mapping[str, float] | None = None) -> xr.Dataset:
+    """`speed_up` of `law_expressions` and `first`, whether ICL comes first (`first_expression`), for typical starts.
+
+    scale, scale_d: initial scale of the entries of all vectors but d, and of d, as in `toymodel.random_start`: the
+    typical overlap, with |d|^2 = n_d scale_d^2 (numbers or DataArrays, scale < scale_d, or equal with one private
+    vector). alpha and both mu are the model's; with mu of 0 or more and alpha of 0 or more all of it is defined.
+    Leading order; the residuals of all vectors but d are left out.
+    """
+    icl, ciwl, shared, cost = parts_of(model)
+    if len(icl) > 2 or len(ciwl) != 1 or len(shared) != 2:
+        raise ValueError(f"law needs one or two private vectors of icl and one of ciwl, got {dict(model.mechanisms)}")
     norms = {x: norm * (target_scale or {}).get(x, 1.0) for x, norm in model.target_norms.items()}
     start = aligned_start(model, overlap=0.0, target_norm=norms)
     drive, damping = numbers_of(problem_of_start(model, start, (), {}, {}), start)
     k1, k2 = float(drive["icl"][0]), float(drive["ciwl"][0])
-    goal1, goal2 = (LEARNED * np.prod([norms[x] for x in model.mechanisms[m]]) for m in ("icl", "ciwl"))
+    whole1, whole2 = (np.prod([norms[x] for x in model.mechanisms[m]]) for m in ("icl", "ciwl"))
     scale, scale_d = xr.broadcast(xr.DataArray(scale), xr.DataArray(scale_d))
     if not bool(((scale > 0) & ((scale <= scale_d) if len(icl) == 1 else (scale < scale_d))).all()):
         raise ValueError("scale and scale_d must satisfy 0 < scale < scale_d (or be equal with one private vector)")
     index = sp.lambdify((SCALE, D0, K1, K2), law_expressions(len(icl))["speed_up"], "numpy")(scale, scale_d, k1, k2)
-    if len(icl) == 1:
-        first = xr.full_like(scale, bool(damping["icl"][0] > damping["ciwl"][0]), dtype=bool)
-    else:
-        full = scale_d + goal2 ** (1 / 3)
-        for _ in range(60):  # Newton from above: the cubic is convex there
-            full = full - (full * (full**2 - scale_d**2) - goal2) / (3 * full**2 - scale_d**2)
-        needed = np.log(2 * goal1 / (scale**2 * (full**2 - scale_d**2))) / 2
-        first = k1 / k2 * (full - scale_d) > needed
+    learned = scale_d + (LEARNED * whole2) ** (1 / 3)
+    for _ in range(60):  # Newton from above: the cubic is convex there
+        cubic = learned * (learned**2 - scale_d**2) - LEARNED * whole2
+        learned = learned - cubic / (3 * learned**2 - scale_d**2)
+    charge = float(damping[cost][0]) if cost else 0.0
+    gamma = charge * model.dims[ciwl] * scale_d / (2 * k2)
+    symbols = (SCALE, D0, K1, K2, T1, T2, D_C, GAMMA)
+    margin = sp.lambdify(symbols, first_expression(len(icl)), ["numpy", "scipy"])
+    first = margin(scale, scale_d, k1, k2, whole1, whole2, learned, gamma) > 0
     return xr.Dataset({"speed_up": index, "first": first})
 
 
@@ -152,13 +169,15 @@ def region(
 ) -> xr.DataArray:
     """Whether the model is in coopetition by `law`: ICL comes first, and `factor` times later with CIWL blocked.
 
-    With one private vector of ICL, in dimensions, target norms, mu and scales (T = prod |x*|, N = number of entries),
+    With one private vector of ICL, in dimensions n, target norms, mu, alpha and scales (T = prod |x*|, N = number of
+    entries, e = T^2 / 2N), for random starts with entries of scale_d in d and of scale in the rest,
 
-        T_2^2 / 2 + mu_2 N_2 > T_1^2 / 2 + mu_1 N_1,    q > factor ln(2 q / sqrt(1 + (k2 / k1)^2)),
-        q = (k2 / k1) (scale_d / scale),    k2 / k1 = (|a*| / |d*|) (1 + mu_1 / e_1) / (1 + mu_2 / e_2),
+        T_2^2 / 2 + mu_2 N_2 > (T_1^2 / 2 + mu_1 N_1) (1 + gamma),      gamma = alpha w_cost n_d scale_d / (2 k2),
+        q > factor ln(2 q / sqrt(1 + (k2 / k1)^2)),                     q = (k2 / k1) (scale_d / scale),
+        k2 / k1 = (|a*| / |d*|) (1 + mu_1 / e_1) / (1 + mu_2 / e_2),
 
-    the second for scale_d much larger than scale.
-    Leading order; typical starts, no residuals and no cost (alpha w_cost |d|^2 times the time of emergence small).
+    the second for scale_d much larger than scale. Symbols: `first_expression`, `law_expressions`. Range as in `law`;
+    it is a statement on most of the starts, and how often it is right is in benchmarks/coopetition_region.py.
     """
     found = law(model, scale, scale_d, target_scale=target_scale)
     return (found["first"] & (found["speed_up"] >= factor)).rename("region")

@@ -26,6 +26,7 @@ from toymodel.prepare import problem_of_start
 from toymodel.reduction import reduced_loss, symbols
 from toymodel.theory.conserved import label
 from toymodel.theory.equilibria import functions
+from toymodel.theory.escape import SHARE
 from toymodel.theory.plateau import parts_of
 
 
@@ -157,8 +158,7 @@ def loss_floor(model: Model, mechanism: str, noise: Any, lr: Any, slope: Any) ->
 def noise_threshold_expression() -> sp.Expr:
     """The square of s = sigma sqrt(lr) at which ICL stays learned beside CIWL, in w1, wc, S2, l1, mu1, alpha, N2."""
     w1, wc, s2, l1, mu1, alpha, size = sp.symbols("w1 wc S2 l1 mu1 alpha N2", positive=True)
-    share = 1 - 1 / sp.sqrt(2)  # of the product, at which half of the loss is left
-    return share / (1 - share) * (l1 / 2 + mu1) * 4 * alpha * wc / (w1 * s2 ** sp.Rational(2, 3) * (size - 2))
+    return SHARE / (1 - SHARE) * (l1 / 2 + mu1) * 4 * alpha * wc / (w1 * s2 ** sp.Rational(2, 3) * (size - 2))
 
 
 def noise_threshold(model: Model, lr: float = 1.0) -> float:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import sympy as sp
 import xarray as xr
 from jaxtyping import Float
 
@@ -25,7 +26,8 @@ from toymodel.prepare import problem_of_start
 from toymodel.theory.plateau import numbers_of, parts_of
 
 PerRun = Float[np.ndarray, " run"]
-LEARNED = 1 - 0.5**0.5  # (1 - x)^2 = 1/2: share of the target at which the loss of a mechanism has halved
+SHARE = 1 - 1 / sp.sqrt(2)  # (1 - x)^2 = 1/2: share of the target at which the loss of a mechanism has halved
+LEARNED = float(SHARE)
 NODES, DECADES = 8, 8  # Gauss-Legendre nodes in each panel; decades over which the panels shrink to the turning point
 
 
