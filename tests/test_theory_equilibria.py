@@ -179,7 +179,7 @@ def test_decay_is_added_to_any_model():
         (lambda m, p: branch(m, p, "decay", (0.5, 1)), "not within"),
         (lambda m, p: branch(m, p.assign(overlap=p.overlap + 0.3), "decay", (0.01, 1)), "no equilibrium"),
         (lambda m, p: learning_limit(1, 1.0, 1.0), "count must be"),
-        (lambda m, p: decay_thresholds(tm.coopetition(), mu_ciwl=0.1), "mu_ciwl = 0"),
+        (lambda m, p: decay_thresholds(tm.coopetition(), mu_ciwl=0.1), "mu_ciwl must be 0 for the thresholds, got 0.1"),
         (lambda m, p: decay_thresholds(tm.coopetition(), alpha=0.0), "alpha must be"),
         (lambda m, p: decay_thresholds(tm.coopetition(), beta=0.0), "unknown parameter 'beta'"),
     ],

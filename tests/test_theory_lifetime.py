@@ -11,6 +11,7 @@ from theory_lifetime import MODEL, START, compared, errors, exponent
 import toymodel as tm
 from toymodel.reduction import symbols
 from toymodel.theory import lifetime as theory
+from toymodel.theory.arrays import function
 
 PLANES, WEIGHTS, PARAMETERS = symbols(MODEL.form)
 S_ICL, S_CIWL = theory.target("abc"), theory.target("dbc")
@@ -77,12 +78,12 @@ def test_coexistence_takes_as_long_as_on_the_slow_manifold():
     numbers = {f"T_{x}": norm for x, norm in model.target_norms.items()}
     numbers |= {f"w_{t}": w for t, w in model.weights.items()} | dict(model.parameters)
     s1, s2 = (np.prod([model.target_norms[x] for x in letters]) for letters in ("abc", "dbc"))
-    fold = float(theory._number(theory.fold())(**numbers))
+    fold = float(function(theory.fold())(**numbers))
     p0, p1 = 0.6 * fold, 0.8 * fold
-    fourth, rest = (theory._number(f) for f in theory.balance())
+    fourth, rest = (function(f) for f in theory.balance())
     e1 = brentq(lambda e: fourth(**numbers, e1=e) - p0**4, 0, (2 * 1e-7 / 3 / numbers["w_icl"]) ** 0.5)
     e2 = float(rest(**numbers, e1=e1, p=p0))
-    expected = float(theory._number(theory.coexistence())(**numbers, p0=p0, p=p1))
+    expected = float(function(theory.coexistence())(**numbers, p0=p0, p=p1))
     start = tm.aligned_start(model, overlap={"a": (s1 - e1) / p0, "b": p0**0.5, "c": p0**0.5, "d": (s2 - e2) / p0})
     runs = tm.flow(model, start, 2 * expected, times=np.linspace(0, 2 * expected, 401), method="LSODA")
     product = runs.overlap.sel(vector="b") * runs.overlap.sel(vector="c")

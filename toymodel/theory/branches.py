@@ -7,6 +7,7 @@ Newton's method (pseudo-arclength continuation: Keller 1977). A fold is where t 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import brentq
 
-from toymodel.labels import check_values
+from toymodel.checks import check_values
 from toymodel.model import Model
 from toymodel.theory.equilibria import System, labelled, polished
 
@@ -40,9 +41,10 @@ def branch(
     relative to the norm of the point and the width of `within`; most: points in each direction.
 
     Returns what `fixed_points` does, with the parameter as a coordinate, and `kind`: "fold" (located to rounding:
-    the branch turns around), "end" (where `within` ends), "crossing" (the first point after which another branch
-    crosses this one) or "". Raises ValueError for a point that is no equilibrium, or a singular Jacobian (a family of
-    equilibria: fix what is conserved, or add weight decay).
+    the branch turns around), "end" (where `within` ends), "closed" (back at the first point: the branch is a loop, and
+    its first point is its last), "cut" (after `most` points, with a warning), "crossing" (the first point after which
+    another branch crosses this one) or "". Raises ValueError for a point that is no equilibrium, or a singular
+    Jacobian (a family of equilibria: fix what is conserved, or add weight decay). By numpy: not for jax.jit.
     """
     system = System.of(model, conserved, target_norms, weights, parameters)
     if parameter not in model.form.parameters:
@@ -67,8 +69,9 @@ def branch(
             "the Jacobian is singular at this point: it is one of a family of equilibria. Fix what is conserved or "
             "balanced, or add weight decay (a cost of one vector)"
         )
-    back, ahead = (curve.followed(x, direction, step, most) for direction in (-1, 1))
-    points = [*back[:0:-1], *ahead]
+    points = curve.followed(x, 1, step, most)
+    if points[-1][1] != "closed":
+        points = [*curve.followed(x, -1, step, most)[:0:-1], *points]
     values = np.array([curve.unpacked(x)[1] for x, _ in points])
     systems = [system.at(parameter, value) for value in values]
     found = labelled(systems, [curve.unpacked(x)[0][: len(y)] for x, _ in points])
@@ -132,6 +135,7 @@ class Curve:
         tangent, size, points = self.tangent(x, along), step / 4, [(x, "")]
         if tangent[-1] * direction < 0:
             tangent = -tangent
+        first = x, tangent
         while len(points) < most:
             new = self.corrected(x + size * tangent, tangent)
             turned = None if new is None else self.tangent(new, tangent)
@@ -146,9 +150,16 @@ class Curve:
             if not 0 <= new[-1] <= 1:
                 end = self._end(x, new, float(new[-1] > 1))
                 return [*points, (end, "end")] if end is not None else points
+            if len(points) > 2 and passes(first, x, tangent, new):
+                return [*points, (first[0], "closed")]
             points.append((new, "crossing" if crossing else ""))
             x, tangent, size = new, turned, min(1.5 * size, step)
-        return points
+        warnings.warn(
+            f"the branch was cut after {most} points, at {self.parameter}={self.unpacked(x)[1]:g}; raise most or step",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return [*points[:-1], (points[-1][0], "cut")]
 
     def _fold(self, x: np.ndarray, tangent: np.ndarray, size: float) -> np.ndarray:
         """The point between x and x + size tangent at which the tangent has no component along the parameter."""
@@ -173,3 +184,11 @@ class Curve:
         """Whether the determinant of the bordered Jacobian changes its sign between two points."""
         signs = [np.linalg.slogdet(np.vstack([self.jacobian(at), t]))[0] for at, t in ((x, tangent), (new, turned))]
         return bool(signs[0] * signs[1] < 0)
+
+
+def passes(first: tuple[np.ndarray, np.ndarray], x: np.ndarray, tangent: np.ndarray, new: np.ndarray) -> bool:
+    """Whether the curve from x to new goes through the first point in the direction that it had there."""
+    place, direction = first
+    ahead, length = float((place - x) @ tangent), float((new - x) @ tangent)
+    aside = np.linalg.norm(place - x - ahead * tangent)
+    return 0 < ahead <= length and bool(aside < 0.2 * length) and bool(direction @ tangent > 0.9)

@@ -13,12 +13,12 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import numpy as np
 import sympy as sp
 
 from toymodel.model import Model
 from toymodel.reduction import symbols
 from toymodel.theory import compiled as of
+from toymodel.theory.arrays import check, check_zero, function
 from toymodel.theory.lifetime import MISSING, balance, fold, form, target
 
 
@@ -35,39 +35,47 @@ def velocity() -> tuple[sp.Expr, sp.Expr]:
     return sp.factor((2 * sp.sqrt(p) * flow[1]).subs(on)), sp.factor(flow[3].subs(on))
 
 
-def slow_flow(model: Model, p: Any, d: Any, **parameters: float) -> tuple[np.ndarray, np.ndarray]:
-    """`velocity` at p = bc and d (arrays of one shape), for a model like the paper's with mu_ciwl = 0."""
-    values = _numbers(model, parameters)
+def slow_flow(model: Model, p: Any, d: Any, **parameters: Any) -> tuple[Any, Any]:
+    """`velocity` at p = bc and d, for a model like the paper's with mu_ciwl = 0.
+
+    p, d and the parameters are numbers or arrays (numpy or JAX) that broadcast. Range: abc = S_icl, that is as long as
+    ICL restores it faster than the cost takes it; p > 0.
+    """
     planes, _, _ = symbols(form())
-    functions = (sp.lambdify((MISSING[2], planes["d"].u), v.subs(values), "numpy") for v in velocity())
-    one, other = (np.asarray(f(np.asarray(p, float), np.asarray(d, float))) for f in functions)
+    values = {**_numbers(model, parameters), str(MISSING[2]): p, str(planes["d"].u): d}
+    one, other = (function(v)(**values) for v in velocity())
     return one, other
 
 
-def coexisting(model: Model, missing: Any, **parameters: float) -> np.ndarray:
+def coexisting(model: Model, missing: Any, **parameters: Any) -> Any:
     """The p at which a and d are in equilibrium with both learned, where the share `missing` of abc/S_icl is missing.
 
     Its maximum is the fold; with less missing the equilibrium is stable, with more unstable. To leading order in what
-    is missing.
+    is missing and in a^2/p, d^2/p. `missing` and the parameters are numbers or arrays (numpy or JAX) that broadcast.
     """
     values = _numbers(model, parameters)
-    share = np.asarray(missing, float)
-    fourth = sp.lambdify(MISSING[0], balance()[0].subs(values), "numpy")
-    return fourth(share * float(target("abc").subs(values))) ** 0.25
+    return function(balance()[0])(**values, e1=missing * function(target("abc"))(**values)) ** 0.25
 
 
-def end_of_coexistence(model: Model, **parameters: float) -> float:
-    """The fold's p for a model like the paper's with mu_ciwl = 0."""
-    return float(fold().subs(_numbers(model, parameters)))
+def end_of_coexistence(model: Model, **parameters: Any) -> Any:
+    """The fold's p for a model like the paper's with mu_ciwl = 0; parameters as numbers or arrays (numpy or JAX).
+
+    To leading order in a^2/p and d^2/p. Coexistence needs more than `toymodel.theory.lifetime.least_fold`.
+    """
+    return function(fold())(**_numbers(model, parameters))
 
 
-def _numbers(model: Model, parameters: dict[str, float]) -> dict[Any, float]:
+def _numbers(model: Model, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Target norms, weights and parameters under the names of their symbols."""
     if of.letters(model) != ("a", "d", "b", "c") or model.form.expression != form().expression:
         raise ValueError(f"the slow flow is derived for the loss of tm.coopetition, got {model.form.expression}")
-    planes, weights, names = symbols(form())
     given = {**model.parameters, **parameters}
-    if given["mu_ciwl"] != 0:
-        raise ValueError(f"mu_ciwl must be 0 for the slow flow, got {given['mu_ciwl']:g}")
-    values = {planes[x].target: norm for x, norm in model.target_norms.items()}
-    values |= {weights[t]: weight for t, weight in model.weights.items()}
-    return values | {names[name]: value for name, value in given.items()}
+    if unknown := set(given) - set(model.parameters):
+        raise ValueError(f"unknown parameter {sorted(unknown)[0]!r}; the model has {sorted(model.parameters)}")
+    for name, value in given.items():
+        check(name, value)
+    check_zero("mu_ciwl", given["mu_ciwl"], "the slow flow")
+    planes, weights, _ = symbols(form())
+    values = {str(planes[x].target): norm for x, norm in model.target_norms.items()}
+    values |= {str(weights[t]): weight for t, weight in model.weights.items()}
+    return values | given

@@ -8,7 +8,9 @@ a model like `tm.coopetition`, P = |b||c|, mu2 = 0 (`derivations/weight_decay.py
     CIWL survives       below   lambda_ciwl = (1 + sqrt(1 + 4 K A)) / 2 K                 (a fold, where abc = S1/4)
 
 with A = alpha w_c S2^(2/3), K = 3 S2^(2/3) w1 / (2 w2 l1^2 (9/16 + mu1/l1)^2), S the products of target norms, w the
-weights and l = w S^2/2 the unlearned losses. Between lambda_icl and lambda_ciwl both are stable.
+weights and l = w S^2/2 the unlearned losses. Between lambda_icl and lambda_ciwl both are stable. lambda_icl is there
+for mu1 w2 S1^(2/3) < 0.05 alpha w_c only (mu1 < 0.05 alpha at the paper's dimensions): above that ICL passes into a
+mixture of both without a fold.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from toymodel.labels import check_values
+from toymodel.checks import check_values
 from toymodel.model import Model
+from toymodel.theory.arrays import check, check_zero, function
 from toymodel.theory.plateau import parts_of
 
 POSITIVE = ("w1", "w2", "wc", "S1", "S2", "mu1", "alpha")
+MOST_DRIVE = 0.05  # the largest `drive_expression` at which ICL has a fold, at the paper's dimensions
 
 
 def with_weight_decay(model: Model, decay: float = 0.0) -> Model:
@@ -63,22 +67,35 @@ def learning_limit(count: int, weight: Any, product: Any) -> Any:
     """
     if not isinstance(count, int) or count < 2:
         raise ValueError(f"count must be a whole number >= 2, got {count!r}")
-    if count == 2:
-        return weight * product
-    at = product * (count - 2) / (2 * count - 2)
-    return weight * (product - at) * at ** ((count - 2) / count)
+    return function(learning_limit_expression(count))(w=weight, S=product)
 
 
 @cache
 def icl_threshold_expression() -> sp.Expr:
-    """The rate of decay above which ICL persists, in mu1, alpha, w2, wc, S2."""
+    """The rate of decay above which ICL persists, in mu1, alpha, w2, wc, S2.
+
+    Range: leading order in `drive_expression`, which must be below 0.05; 6 % too large where it is 0.01.
+    """
     _, w2, wc, _, s2, mu1, alpha = sp.symbols(" ".join(POSITIVE), positive=True)
     return 8 * (mu1 * w2 * s2) ** 2 / (alpha * wc)
 
 
 @cache
+def drive_expression() -> sp.Expr:
+    """The drive of d by mu1 against the pull of the cost on it, where abc = S1 with a^3 = S1.
+
+    mu1 w2 S1^(2/3) / (alpha w_c): mu1 / alpha at the paper's dimensions.
+    """
+    _, w2, wc, s1, _, mu1, alpha = sp.symbols(" ".join(POSITIVE), positive=True)
+    return mu1 * w2 * s1 ** sp.Rational(2, 3) / (alpha * wc)
+
+
+@cache
 def ciwl_limit_expression() -> sp.Expr:
-    """The rate of decay above which CIWL is lost, in all of the symbols."""
+    """The rate of decay above which CIWL is lost, in all of the symbols.
+
+    Range: mu1 below a tenth of l1, and a rate that is small against those of learning (6 % at the paper's dimensions).
+    """
     w1, w2, wc, s1, s2, mu1, alpha = sp.symbols(" ".join(POSITIVE), positive=True)
     l1, square = w1 * s1**2 / 2, s2 ** sp.Rational(2, 3)
     cost = alpha * wc * square
@@ -89,22 +106,22 @@ def ciwl_limit_expression() -> sp.Expr:
 def decay_thresholds(model: Model, **parameters: Any) -> dict[str, Any]:
     """lambda_icl, lambda_ciwl and lambda_max (keys icl, ciwl, learning) of a model like `tm.coopetition`.
 
-    parameters: mu_icl, mu_ciwl, alpha as numbers or arrays, by default those of the model; target norms and weights are
-    the model's. Range: mu_ciwl = 0, alpha > 0; icl to leading order in mu_icl / alpha (2 % off at mu_icl / alpha =
-    0.003, 6 % at 0.01, 25 % at 0.03 for the paper's dimensions), ciwl for mu_icl below a tenth of l_icl and rates that
-    are small against those of learning (6 %), learning while CIWL is hardly learned (2 %). Above mu_icl / alpha of
-    about 0.05 ICL has no fold: as the decay falls it passes into a mixture of both without a jump.
+    parameters: mu_icl, mu_ciwl, alpha as numbers or arrays (numpy or JAX), by default those of the model; target norms
+    and weights are the model's. Range: mu_ciwl = 0, alpha > 0; icl to leading order in mu_icl / alpha (2 % off at
+    mu_icl / alpha = 0.003, 6 % at 0.01, 25 % at 0.03 for the paper's dimensions) and NaN where `drive_expression`, at
+    the paper's dimensions mu_icl / alpha, exceeds 0.05: there ICL has no fold, and as the decay falls it passes into a
+    mixture of both without a jump; ciwl for mu_icl below a tenth of l_icl and rates that are small against those of
+    learning (6 %), learning while CIWL is hardly learned (2 %).
     """
     a, d, shared, cost = parts_of(model)
     if cost is None or [len(a), len(d), len(shared)] != [1, 1, 2]:
         raise ValueError(f"the model must be one like tm.coopetition, got {dict(model.terms)}")
-    given = {name: np.asarray(parameters.get(name, model.parameters[name]), float) for name in model.parameters}
-    if unknown := set(parameters) - set(given):
-        raise ValueError(f"unknown parameter {sorted(unknown)[0]!r}; the model has {sorted(given)}")
+    given = {**model.parameters, **parameters}
+    if unknown := set(parameters) - set(model.parameters):
+        raise ValueError(f"unknown parameter {sorted(unknown)[0]!r}; the model has {sorted(model.parameters)}")
     for name, value in given.items():
-        check_values(name, value, np.nextafter(0, 1) if name == "alpha" else 0)
-    if np.any(given.get("mu_ciwl", 0) != 0):
-        raise ValueError(f"the thresholds are for mu_ciwl = 0, got {given['mu_ciwl']}")
+        check(name, value, np.nextafter(0, 1) if name == "alpha" else 0)
+    check_zero("mu_ciwl", given.get("mu_ciwl", 0.0), "the thresholds")
     norms = model.target_norms
     product = norms[shared[0]] * norms[shared[1]]
     numbers = {
@@ -118,13 +135,12 @@ def decay_thresholds(model: Model, **parameters: Any) -> dict[str, Any]:
     }
     unlearned = numbers["w2"] * numbers["S2"] ** 2 / 2
     return {
-        "icl": _function("icl")(**numbers),
-        "ciwl": _function("ciwl")(**numbers),
+        "icl": function(_where_it_holds())(**numbers),
+        "ciwl": function(ciwl_limit_expression())(**numbers),
         "learning": learning_limit(3, unlearned * numbers["w1"], numbers["S1"]),
     }
 
 
 @cache
-def _function(which: str) -> Any:
-    expression = icl_threshold_expression() if which == "icl" else ciwl_limit_expression()
-    return sp.lambdify(sp.symbols(" ".join(POSITIVE), positive=True), expression, "numpy")
+def _where_it_holds() -> sp.Expr:
+    return sp.Piecewise((icl_threshold_expression(), drive_expression() <= MOST_DRIVE), (sp.nan, True))
