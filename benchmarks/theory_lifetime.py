@@ -1,18 +1,27 @@
-"""The lifetime of ICL, predicted and measured: errors over a grid, exponents, the alpha that ends ICL soonest.
+"""The lifetime of ICL, predicted and measured: errors over two grids, exponents, the alpha that ends ICL soonest.
 
-Measured with gradient flow from overlaps of 0.1 and no residuals, the paper's dimensions, mu_ciwl = 0.
+Measured with gradient flow from overlaps of 0.1 and no residuals, the paper's dimensions, mu_ciwl = 0. Writes what it
+finds to figures/data/theory_lifetime.nc, which derivations/lifetime.md shows. Two minutes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 import toymodel as tm
-from toymodel.theory.lifetime import lifetime
+from toymodel.theory.lifetime import asymptotics, lifetime
 
 MODEL = tm.coopetition(mu_ciwl=0.0)
 START = tm.aligned_start(MODEL, overlap=0.1)
+DATA = Path(__file__).parent.parent / "figures" / "data" / "theory_lifetime.nc"
+GRIDS = {  # alpha and mu_icl: the range that is claimed, and far below it, where coexistence comes and goes
+    "inside": (np.geomspace(3e-3, 0.3, 15), np.geomspace(1e-4, 1, 17)),
+    "outside": (np.geomspace(1e-5, 3e-3, 17), np.geomspace(1e-5, 1e-2, 7)),
+}
 
 
 def axis(name: str, values) -> xr.DataArray:
@@ -40,30 +49,61 @@ def exponent(found: xr.DataArray, name: str) -> float:
     return float(np.polyfit(np.log(found[name]), np.log(found.squeeze()), 1)[0])
 
 
-def exponents() -> list[tuple[str, float, float, float]]:
-    """Regime, exponent of the leading term, and the local exponents that are measured and predicted there."""
+def exponents() -> xr.DataArray:
+    """The local exponents that are measured and predicted, and those of the leading terms, in three regimes."""
     rare = compared([0.3], np.geomspace(1e-7, 1e-6, 5), points=12000)
     slow = compared([0.03, 0.1, 0.3], [1e-7], points=12000)
     common = compared(np.geomspace(3e-5, 3e-4, 5), [0.3])
-    regimes = (
-        ("mu_icl << alpha, in mu_icl", -2.0, rare, "mu_icl"),
-        ("mu_icl << alpha, in alpha", 1.0, slow, "alpha"),
-        ("mu_icl >> alpha, in alpha", -1.0, common, "alpha"),
-    )
-    return [(name, lead, *(exponent(f[v], x) for v in ("measured", "lifetime"))) for name, lead, f, x in regimes]
+    regimes = {
+        "mu_icl << alpha, in mu_icl": (-2.0, rare, "mu_icl"),
+        "mu_icl << alpha, in alpha": (1.0, slow, "alpha"),
+        "mu_icl >> alpha, in alpha": (-1.0, common, "alpha"),
+    }
+    rows = [[lead, *(exponent(f[v], x) for v in ("measured", "lifetime"))] for lead, f, x in regimes.values()]
+    coords = {"regime": list(regimes), "of": ["leading", "measured", "predicted"]}
+    return xr.DataArray(rows, dims=tuple(coords), coords=coords)
+
+
+def soonest(mus: Sequence[float] = (1e-5, 1e-4, 1e-3)) -> xr.Dataset:
+    """The alpha at which the lifetime is least, measured, predicted, and by the formula; `longer`: what that costs.
+
+    `longer` is the measured lifetime at the formula's alpha over the least one.
+    """
+    law, rows = asymptotics(MODEL), []
+    for mu in mus:
+        formula = tm.best_alpha(mu, law["drift"], law["decay"])
+        found = compared(formula * np.geomspace(1 / 4, 4, 33), [mu], points=8000).squeeze()
+        of = [formula, *(float(found.alpha[int(found[name].argmin("alpha"))]) for name in ("measured", "lifetime"))]
+        longer = float(found.measured.sel(alpha=formula, method="nearest") / found.measured.min())
+        rows.append(xr.Dataset({"soonest": ("by", of), "longer": longer}, {"by": ["formula", "measured", "predicted"]}))
+    return xr.concat(rows, axis("mu", mus))
+
+
+def summary(error: np.ndarray) -> str:
+    shares = [np.median(error), np.quantile(error, 0.95), error.max()]
+    return "median error {:.1%}, 95th percentile {:.1%}, largest {:.1%}".format(*shares)
 
 
 def main() -> None:
-    found = compared(np.geomspace(3e-3, 0.3, 15), np.geomspace(1e-4, 1, 17))
-    error = errors(found)
-    print(f"lifetime of ICL, {error.size} points, mu_icl 1e-4..1, alpha 3e-3..0.3")
-    shares = [np.median(error), np.quantile(error, 0.95), error.max()]
-    print("  median error {:.1%}, 95th percentile {:.1%}, largest {:.1%}".format(*shares))
-    for name, lead, measured, predicted in exponents():
-        print(f"exponent, {name}: measured {measured:.3f}, predicted {predicted:.3f}, leading term {lead:g}")
-    fine = compared(np.geomspace(1e-3, 0.05, 24), [1e-3])
-    best = [float(fine.alpha[int(fine[name].squeeze().argmin("alpha"))]) for name in ("measured", "lifetime")]
-    print("alpha that ends ICL soonest at mu_icl = 1e-3: measured {:.4f}, predicted {:.4f}".format(*best))
+    parts = {}
+    for name, grid in GRIDS.items():
+        found = compared(*grid)
+        print(f"lifetime of ICL, {name} the range, {found.lifetime.size} points: {summary(errors(found))}")
+        found = found[["lifetime", "measured"]].rename(lifetime="predicted")
+        for part in ("predicted", "measured"):
+            parts[f"{part}_{name}"] = found[part].rename(alpha=f"alpha_{name}", mu_icl=f"mu_icl_{name}")
+    parts["exponent"] = exponents()
+    for row in parts["exponent"]:
+        print(f"exponent, {row.regime.item()}:", {str(of): round(float(row.sel(of=of)), 4) for of in row.of.values})
+    ends = soonest()
+    for mu in ends.mu.values:
+        row = ends.sel(mu=mu)
+        print(f"alpha that ends ICL soonest at mu_icl = {mu:g}:", end=" ")
+        print(
+            {str(by): f"{float(row.soonest.sel(by=by)):.2g}" for by in row.by.values}, f"cost {float(row.longer):.2f}"
+        )
+    DATA.parent.mkdir(exist_ok=True)
+    xr.Dataset(parts).merge(ends).to_netcdf(DATA, engine="h5netcdf")
 
 
 if __name__ == "__main__":

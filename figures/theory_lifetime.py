@@ -7,6 +7,7 @@ from toymodel import plotting
 from toymodel.theory.lifetime import asymptotics
 
 MODEL = tm.coopetition(mu_ciwl=0.0)
+WITHIN = 0.2  # of the law, in the outer regimes
 
 
 def main() -> None:
@@ -19,14 +20,15 @@ def main() -> None:
     measured = tm.measure(runs).lifetime.sel(mechanism="icl", drop=True)
     error = abs(predicted.lifetime / measured - 1)
     median, most = float(error.median()), float(error.quantile(0.95))
-    assert median < 0.1 and most < 0.3
+    assert median < 0.05 and most < 0.15
 
-    law = asymptotics(MODEL)
-    soonest = tm.best_alpha(measured.mu_icl, law["drift"], law["decay"])
-    least = 2 * np.sqrt(law["drift"] * law["decay"]) / measured.mu_icl
+    law, small = asymptotics(MODEL), 1e-8
+    prefactor = tm.lifetime(MODEL, start, alpha=small, mu_icl=grid["mu_icl"]).decay * small  # C, for each mu_icl
+    soonest = tm.best_alpha(measured.mu_icl, law["drift"], prefactor)
+    least = 2 * np.sqrt(law["drift"] * prefactor) / measured.mu_icl
     x, y = measured.alpha / soonest, measured / least
-    outer = y.where((x < 0.03) | (x > 100))
-    assert float(abs(np.log(outer / ((x + 1 / x) / 2))).max()) < 1
+    off = abs(y / ((x + 1 / x) / 2) - 1).where((x < 0.03) | (x > 100))
+    assert float(off.max()) < WITHIN
 
     fig, (left, right) = plotting.new(1, 2, 7.0, 3.1)
     shades = np.broadcast_to(np.log10(measured.mu_icl), measured.transpose("alpha", "mu_icl").shape)
@@ -44,13 +46,13 @@ def main() -> None:
     right.set(xlabel="predicted lifetime (four stages)", ylabel="measured lifetime of ICL")
     fig.colorbar(points, ax=right, label="log10 mu_icl")
     plotting.panel_letters((left, right))
-    caption = f"""Lifetime of in-context learning in gradient flow, {error.size} runs from a small aligned start
-    (alpha 3e-3
-    to 0.3, mu_icl 1e-4 to 1). (a) Scaled by the two outer regimes, drift A alpha / mu_icl^2 and decay C / alpha,
-    runs of
-    all parameters fall towards one curve at both ends; between them CIWL has to be learned, which the curve does not
-    know. (b) With the stages of relaxation and of coexistence, which ends at a fold of the slow manifold, the
-    prediction has a median error of {median:.1%} (95th percentile {most:.1%})."""
+    caption = f"""Lifetime of in-context learning in gradient flow, {error.size} runs from a small aligned start (alpha
+    3e-3 to 0.3, mu_icl 1e-4 to 1). (a) Scaled by the two outer regimes, drift A alpha / mu_icl^2 and decay C / alpha,
+    with the C of the predicted decay for small alpha ({float(prefactor.min()):.0f} to {float(prefactor.max()):.0f},
+    depending on mu_icl): for x < 0.03 and x > 100 all runs are within {float(off.max()):.0%} of one curve; between them
+    CIWL has to be learned, which the curve does not know. (b) With the stages of relaxation and of coexistence, which
+    ends at a fold of the slow manifold, the prediction has a median error of {median:.1%} (95th percentile {most:.1%}).
+    """
     plotting.finish(__file__, fig, caption)
 
 

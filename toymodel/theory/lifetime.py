@@ -9,7 +9,7 @@ drift, at -8 alpha C. Four stages follow one another (`derivations/lifetime.py`)
 of alpha = 0; `coexistence`: both are learned, and the manifold is followed to its fold, beyond which no state balances
 the pull of the cost; it is left out where that fold leaves no room for it (`least_fold`); `decay`: the cost takes a
 down. The first and the third vanish for large mu_icl, the last for small. C is that of small mu_icl, to leading order:
-at the paper's dimensions the exact stage is 1.1 C there and 1.6 C at mu_icl = 1.
+at the paper's dimensions the exact stage is 1.1 C there, and up to 1.7 C for mu_icl of 0.1 to 1.
 Range: overlaps that are small and positive at the start, b and c of equal length, residuals zero, alpha small
 against the rates of learning. Errors: `lifetime`. Numbers only, by scipy: nothing here runs under jax.jit.
 """
@@ -131,8 +131,11 @@ def crowding() -> sp.Expr:
 def least_fold(numbers: Mapping[str, float]) -> float:
     """The smallest `fold` that leaves room for coexistence, the least p / crowding^(1/4) over all p with f, g > 0.
 
-    numbers: values of the symbols, by name. At the paper's dimensions 99.7.
+    numbers: values of the symbols, by name. At the paper's dimensions 99.7; 0 for S_icl >= S_ciwl, where e1 can be as
+    small as is needed.
     """
+    if numbers["T_a"] >= numbers["T_d"]:
+        return 0.0
     size = (numbers["T_b"] * numbers["T_c"]) ** 2 * (numbers["T_a"] ** 2 + numbers["T_d"] ** 2)
     p = np.geomspace(0.01, 100, 20_001) * size ** (1 / 3)
     held = np.all([function(f)(**{**numbers, "alpha": 1.0, "p": p}) > 0 for f in forces()], axis=0)
@@ -209,7 +212,11 @@ def decay_prefactor() -> sp.Expr:
 
 
 def best_alpha(mu_icl: Any, drift: Any, decay: Any) -> Any:
-    """The alpha that ends ICL soonest, mu_icl sqrt(C / A), from the prefactors A and C."""
+    """The alpha that ends ICL soonest, mu_icl sqrt(C / A), from the prefactors A and C. Numbers or arrays.
+
+    It balances drift and decay and ignores relaxation and coexistence. The minimum is flat: for mu_icl 1e-5..1e-3 at
+    the paper's dimensions the measured one is at 0.7 to 1.6 times this alpha, and this one costs up to 6 % of lifetime.
+    """
     return mu_icl * (decay / drift) ** 0.5
 
 
@@ -243,6 +250,9 @@ def lifetime(
 
     Arguments as in `toymodel.descend`, for a model like the paper's with mu_ciwl = 0, mu_icl > 0 and alpha > 0. NaN
     where ICL does not emerge on the orbit of alpha = 0. Raises ValueError outside the range of the theory.
+    Measured (benchmarks/theory_lifetime.py), at the paper's dimensions, from overlaps of 0.1: for mu_icl 1e-4..1 and
+    alpha 3e-3..0.3 a median error of 3 %, in 95 % of points below 12 %, at most 20 %. Below, down to 1e-5, 1 % and
+    15 %, but up to a factor of 1.5 where alpha / mu_icl^(3/2) is near 2,700, at which `coexistence` appears.
     """
     if of.letters(model) != ("a", "d", "b", "c") or model.form.expression != form().expression:
         raise ValueError(f"the lifetime is derived for the loss of tm.coopetition, got {model.form.expression}")
