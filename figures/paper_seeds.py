@@ -28,12 +28,12 @@ def main() -> None:
     lifetimes = icl.lifetime.where(transient, drop=True)
     caption = f"""Twelve starts of the paper's appendix (alpha = {model.parameters["alpha"]:g}, mu_icl =
     {model.parameters["mu_icl"]:g}, descent with step 1, {STEPS:,} steps). The dotted line is where the loss is first
-    below {THRESHOLD:g}, at which the paper stops; what comes after is pale. In {int(transient.sum())} of
-    {runs.sizes["seed"]} runs ICL is learned first, then CIWL, and ICL ends, {float(lifetimes.min()):,.0f} to
-    {float(lifetimes.max()):,.0f} steps after it was learned (blue band); CIWL's loss rises by
-    {float(bumps.min()):.2f} to {float(bumps.max()):.2f} meanwhile. Seeds {stuck} stay on the plateau. The competition
-    term C reaches {float(peak.min()):.2f} to {float(peak.max()):.2f} while ICL is learned, and ends at
-    {float(last.max()):.1e} or less."""
+    below {THRESHOLD:g}, at which the paper stops; what comes after is pale. Losses of the first steps, which fall from
+    the random start, may lie above the axis. In {int(transient.sum())} of {runs.sizes["seed"]} runs ICL is learned
+    first, then CIWL, and ICL ends, {float(lifetimes.min()):,.0f} to {float(lifetimes.max()):,.0f} steps after it was
+    learned (blue band); CIWL's loss rises by {float(bumps.min()):.2f} to {float(bumps.max()):.2f} meanwhile. Seeds
+    {stuck} stay on the plateau. The competition term C reaches {float(peak.min()):.2f} to {float(peak.max()):.2f} while
+    ICL is learned, and ends at {float(last.max()):.1e} or less."""
     plotting.finish(__file__, fig, caption)
 
 

@@ -22,11 +22,12 @@ def main() -> None:
     stuck = " and ".join(str(seed) for seed in runs.seed[~persistent].values)
     caption = f"""The starts of the paper's appendix at mu_icl = 0, where ICL can solve the task completely (alpha =
     {model.parameters["alpha"]:g}, descent with step 1, {STEPS:,} steps). The dotted line is where the loss is first
-    below {THRESHOLD:g}, at which the paper stops; what comes after is pale. In {int(persistent.sum())} of
-    {runs.sizes["seed"]} runs ICL is learned and stays (blue band), and CIWL is never learned, as networks do whose
-    query equals an exemplar of the context; seeds {stuck} stay on the plateau. After step 200 the loss rises at some
-    steps in {int(unstable.sum())} runs, by up to {worst:.2g}: instabilities of the step size, which move the counts
-    of steps with the last bit of the arithmetic (see reduction_agreement)."""
+    below {THRESHOLD:g}, at which the paper stops; what comes after is pale. Losses of the first steps, which fall from
+    the random start, may lie above the axis. In {int(persistent.sum())} of {runs.sizes["seed"]} runs ICL is learned and
+    stays (blue band), and CIWL is never learned, as networks do whose query equals an exemplar of the context; seeds
+    {stuck} stay on the plateau. After step 200 the loss rises at some steps in {int(unstable.sum())} runs, by up to
+    {worst:.2g}: instabilities of the step size, which move the counts of steps with the last bit of the arithmetic (see
+    reduction_agreement)."""
     plotting.finish(__file__, fig, caption)
 
 

@@ -40,7 +40,7 @@ def main() -> None:
     whole.text(middle, 0.985, "ICL learned", ha="center", va="top", color=plotting.COLOURS["icl"], size=7,
                transform=whole.get_xaxis_transform())  # fmt: skip
     whole.set(xlim=(0, stop), ylim=(0, None))
-    whole.legend(loc="upper left", bbox_to_anchor=(0.06, 1.02))
+    whole.legend(loc="upper left", bbox_to_anchor=(0.02, 1.02), handlelength=1.2)
     plotting.thousands(whole)
 
     near = run.sel(time=slice(float(icl.emergence) - 250, float(ciwl.emergence) + 250))
@@ -54,7 +54,9 @@ def main() -> None:
     plotting.losses(small, run, "loss", "loss_icl", "loss_ciwl", "cost")
     small.axhline(THRESHOLD, color=plotting.COLOURS["loss"], lw=0.6, ls=":")
     small.set(yscale="log", ylim=(THRESHOLD / 3, 3), xlim=(0, 1.02 * stop))
-    small.text(0.36, 0.2, "competition", color=plotting.COLOURS["cost"], size=7, transform=small.transAxes)
+    rising = run.cost.sel(time=stop / 3, method="nearest")
+    small.annotate("competition", (float(rising.time), float(rising)), (3, 0), textcoords="offset points",
+                   color=plotting.COLOURS["cost"], size=7, va="center")  # fmt: skip
     plotting.thousands(small)
     plotting.panel_letters((whole, zoom, small))
 
@@ -65,7 +67,7 @@ def main() -> None:
     at step {float(icl.emergence):,.0f}, CIWL at {float(ciwl.emergence):,.0f}, and ICL is gone at
     {float(icl.end):,.0f}. (b) While ICL emerges, the loss of CIWL rises by {float(ciwl.bump):.3f}, up to step
     {float(ciwl.bump_time):,.0f}, as in networks, and only then falls. (c) The same run on a logarithmic scale, with
-    the competition term C; the dotted line is the threshold."""
+    the competition term C (dashed); the dotted line is the threshold."""
     plotting.finish(__file__, fig, caption)
 
 

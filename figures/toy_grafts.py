@@ -37,14 +37,15 @@ def main() -> None:
 
     fig, axes = plotting.new(2, 2, 6.4, 4.2)
     names = ("ICL alone, b and c held at the state taken", "full training from the state taken")
-    scale = matplotlib.cm.ScalarMappable(matplotlib.colors.LogNorm(SHARES[0], SHARES[-1]), "viridis_r")
+    shades = matplotlib.colors.ListedColormap(plotting.shades(256))
+    scale = matplotlib.cm.ScalarMappable(matplotlib.colors.LogNorm(SHARES[0], SHARES[-1]), shades)
     for column, name, run, first_icl, first_ciwl in zip(axes.T, names, runs, icl, ciwl, strict=True):
         curves, bars = column
         for share in SHARES:
-            one = run.sel(seed=SEED, share=share, time=slice(1, None))
+            one = run.sel(seed=SEED, share=share).isel(time=slice(1, None))
             curves.plot(one.time, one.loss_icl / one.unlearned_icl, color=scale.to_rgba(share), lw=1)
-        plotting.log_time(curves, 5)
-        curves.set(xlim=(5, STEPS), ylim=(0, 2), xlabel="time (steps)", ylabel="ICL loss / unlearned loss", title=name)
+        plotting.log_time(curves)
+        curves.set(xlim=(None, STEPS), ylim=(0, 2), ylabel="ICL loss / unlearned loss", title=name)
         no_icl, no_ciwl, below = first_icl.isnull(), first_ciwl.isnull(), np.zeros(SHARES.size)
         groups = {"ICL": ~no_icl, "CIWL only": no_icl & ~no_ciwl, "neither": no_icl & no_ciwl}
         for (text, group), colour in zip(groups.items(), ("icl", "ciwl", "none"), strict=True):

@@ -1,5 +1,6 @@
 """Figures: dependencies, what an edit makes stale, the same bytes twice, colours, and the rules of a script."""
 
+import errno
 import itertools
 import os
 import re
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
+import toymodel as tm
+from toymodel import plotting
 from toymodel.plotting import COLOURS
 
 ROOT = Path(__file__).parent.parent
@@ -123,9 +126,9 @@ def test_a_module_that_is_gone_redraws_and_does_not_stop_make(fresh):
 
 
 def test_same_input_same_bytes(project):
-    """Another hash seed, another time, another language: the same files."""
+    """Another hash seed, another time, another language, a backend that cannot be had: the same files."""
     before = {kind: (project / f"figures/out/one.{kind}").read_bytes() for kind in KINDS}
-    draw(project, "one", PYTHONHASHSEED="7", SOURCE_DATE_EPOCH="0", LC_ALL="C")
+    draw(project, "one", PYTHONHASHSEED="7", SOURCE_DATE_EPOCH="0", LC_ALL="C", MPLBACKEND="module://no_such_window")
     for kind, content in before.items():
         assert (project / f"figures/out/one.{kind}").read_bytes() == content, kind
     assert before["md"] == b"![one](one.png)\n\nA line of 0.1.\n"
@@ -140,6 +143,69 @@ def test_a_figure_that_fails_leaves_no_pieces(project):
     (project / "figures/broken.py").unlink()
     left = [path.name for path in (project / "figures/out").iterdir() if path.suffix in (".pdf", ".svg", ".png")]
     assert not [name for name in left if "broken" in name]
+
+
+def test_drawing_leaves_the_backend_to_the_user(project):
+    """In a notebook the user's own choice, for plots within the page, still holds after a figure of the project."""
+    drawn = "import sys, matplotlib; from toymodel import plotting; plotting.new(); "
+    held = "assert matplotlib.rcParams['backend'] == 'pdf' and 'matplotlib.pyplot' not in sys.modules"
+    subprocess.run(
+        [sys.executable, "-c", drawn + held], cwd=project, env={**os.environ, "MPLBACKEND": "pdf"}, check=True
+    )
+
+
+@pytest.mark.parametrize(
+    "folder, reason",
+    [("missing", "No such file or directory"), ("a file", "Not a directory"), ("full", "No space left")],
+)
+def test_a_figure_that_cannot_be_written_says_why(tmp_path, monkeypatch, folder, reason):
+    """The path asked for, not the temporary name; what was there stays, and nothing half written beside it."""
+    (tmp_path / "a file").touch()
+    (tmp_path / "full").mkdir()
+    path = tmp_path / folder / "run.png"
+    figure, _ = plotting.new()
+    if folder == "full":
+        path.write_bytes(b"before")
+        monkeypatch.setattr(plotting.os, "replace", full)
+    with pytest.raises(OSError, match=f"^cannot write {path}: {reason}"):
+        plotting.save(figure, path)
+    if folder == "full":
+        assert path.read_bytes() == b"before" and list(path.parent.iterdir()) == [path]
+
+
+def full(*_paths: Path) -> None:
+    """What a disk without room does."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture(scope="module")
+def short():
+    """Runs of three seeds whose time stays below one."""
+    model = tm.coopetition()
+    return tm.descend(model, tm.paper_start(model, range(3)), 40, lr=0.01)
+
+
+def test_a_logarithmic_axis_begins_at_the_first_recorded_time(short):
+    _, axes = plotting.new()
+    plotting.losses(axes, short.isel(seed=0))
+    plotting.log_time(axes)
+    low, high = axes.get_xlim()
+    assert low == short.time[1] and high > short.time[-1]
+
+
+def test_losses_of_a_batch_say_what_to_select(short):
+    _, axes = plotting.new()
+    with pytest.raises(
+        ValueError, match=re.escape("got a batch along {'seed': 3}; select one, such as runs.isel(seed=0)")
+    ):
+        plotting.losses(axes, short)
+    assert not axes.lines
+
+
+def test_competition_is_dashed_and_nothing_else(short):
+    _, axes = plotting.new()
+    plotting.losses(axes, short.isel(seed=0), "loss", "loss_icl", "loss_ciwl", "cost")
+    assert [line.get_linestyle() for line in axes.lines] == ["-", "-", "-", "--"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

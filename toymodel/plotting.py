@@ -4,21 +4,21 @@ A figure script draws with matplotlib, asserts what its caption claims, and ends
 caption)`, which writes NAME.pdf, NAME.svg, NAME.png and the caption NAME.md to the folder `out` beside the script,
 the same bytes for the same input, and NAME.d, the make dependencies: every module of the project that the script
 imported, and the style.
+
+Figures belong to no window, so they need no screen, and importing this module leaves the choice of matplotlib's backend
+to the user: the plots take any axes, those of a notebook as well.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
+import matplotlib.style
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -45,6 +45,8 @@ NAMES = {
     "loss": "total loss",
     "cost": "competition",
 }
+TIME = "time (steps x step size)"
+RELAXED = 100  # the random parts of the paper's starts have decayed by this time
 VECTORS = {"a": COLOURS["icl"], "b": COLOURS["shared"], "c": "#6FCBAE", "d": COLOURS["ciwl"], "e": COLOURS["light"]}
 
 # what matplotlib would write of the date and of itself into each kind of file
@@ -57,40 +59,48 @@ DATELESS: dict[str, dict[str, Any]] = {
 
 def new(rows: int = 1, columns: int = 1, width: float = 7.0, height: float = 3.0, **others: Any) -> tuple[Figure, Any]:
     """A figure in the project's style and its axes, as matplotlib's subplots; width and height in inches."""
-    plt.style.use(STYLE)
-    return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **others)
+    matplotlib.style.use(STYLE)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **others)
 
 
 def losses(axes: Axes, run: xr.Dataset, *names: str, **style: Any) -> None:
-    """The losses of one run against time: by default the total and each mechanism."""
+    """The losses of one run against time, by default the total and each mechanism; a competition term is dashed.
+
+    Raises ValueError for a batch of runs.
+    """
     mechanisms = [str(n) for n in run.data_vars if str(n).startswith("loss_")]
     for name in names or ("loss", *mechanisms):
+        if batch := {str(dim): size for dim, size in run[name].sizes.items() if dim != "time"}:
+            one = ", ".join(f"{dim}=0" for dim in batch)
+            raise ValueError(f"losses draws one run, got a batch along {batch}; select one, such as runs.isel({one})")
         key = name.removeprefix("loss_")
-        axes.plot(
-            run["time"],
-            run[name],
-            **{"color": COLOURS.get(key, COLOURS["other"]), "label": NAMES.get(key, key), **style},
-        )
-    axes.set_xlabel("time (steps x step size)")
+        own = {"color": COLOURS.get(key, COLOURS["other"]), "label": NAMES.get(key, key)}
+        axes.plot(run["time"], run[name], **{**own, "ls": "--" if key == "cost" else "-", **style})
+    axes.set_xlabel(TIME)
     axes.set_ylabel("loss")
 
 
-def seeds(axes: Any, runs: xr.Dataset, until: xr.DataArray, icl: xr.Dataset | None = None) -> None:
+def seeds(axes: Any, runs: xr.Dataset, until: xr.DataArray, icl: xr.Dataset) -> None:
     """One panel for each seed: losses and the competition term, pale after the time `until` (NaN: to the end).
 
-    icl: measures of ICL whose emergence and end bound a band.
+    icl: measures of ICL, whose emergence and end bound a band. What lies above the axis is the decay from the start.
     """
+    names = ("loss_icl", "loss_ciwl", "cost")
+    highest = runs[["loss", *names]].sel(time=slice(RELAXED, None)).to_dataarray().max(["variable", "time"])
+    last = float(runs["time"][-1])
     for panel, seed in zip(axes.flat, runs["seed"].values, strict=True):
-        run, stop = runs.sel(seed=seed), float(until.sel(seed=seed))
-        names = ("loss", "loss_icl", "loss_ciwl", "cost")
-        if np.isfinite(stop):
-            losses(panel, run.sel(time=slice(stop, None)), *names, alpha=0.3, label="_nolegend_")
+        run, stop = runs.sel(seed=seed), float(until.fillna(last).sel(seed=seed))
+        for part, style in ((slice(stop, None), {"alpha": 0.3, "label": "_nolegend_"}), (slice(0, stop), {})):
+            losses(panel, run.sel(time=part), *names, **style)
+            losses(panel, run.sel(time=part), "loss", lw=0.8, **style)  # thin: seen where it equals that of ICL
+        if stop < last:
             panel.axvline(stop, color=COLOURS["loss"], lw=0.7, ls=":")
-        losses(panel, run.sel(time=slice(0, stop if np.isfinite(stop) else None)), *names)
-        if icl is not None and np.isfinite(one := float(icl.emergence.sel(seed=seed))):
-            end = float((icl.emergence + icl.lifetime).sel(seed=seed))
-            panel.axvspan(one, end, color=COLOURS["icl"], alpha=0.1, lw=0)
-        panel.set(xlim=(0, float(run["time"][-1])), ylim=(0, None))
+        learned = icl.sel(seed=seed)
+        if np.isfinite(learned.emergence):
+            band = float(learned.emergence), float(learned.emergence + learned.lifetime)
+            panel.axvspan(*band, color=COLOURS["icl"], alpha=0.1, lw=0)
+        panel.set(xlim=(0, 1.03 * last), ylim=(0, 1.1 * float(highest.sel(seed=seed))))
         panel.set_title(f"seed {seed}", loc="left")
         panel.locator_params(axis="y", nbins=4)
         thousands(panel)
@@ -101,16 +111,22 @@ def seeds(axes: Any, runs: xr.Dataset, until: xr.DataArray, icl: xr.Dataset | No
     axes.flat[0].figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
 
-def log_time(axes: Axes, start: float = 1.0) -> None:
-    """A logarithmic axis of time that begins at `start`."""
+def log_time(axes: Axes, start: float | None = None) -> None:
+    """A logarithmic axis of time that begins at `start`, by default at the first positive time that is drawn."""
     axes.set_xscale("log")
-    axes.set_xlim(left=start)
+    axes.set_xlim(left=axes.dataLim.minposx if start is None else start)
+    axes.set_xlabel(TIME)
 
 
 def thousands(axes: Axes) -> None:
     """A linear axis of time in thousands of steps, for runs whose step size is 1."""
     axes.xaxis.set_major_formatter(lambda time, _position: f"{time / 1000:g}")
     axes.set_xlabel("time (1,000 steps)")
+
+
+def shades(count: int) -> np.ndarray:
+    """Colours for a quantity that grows, light to dark and the light ones strong enough for lines on white."""
+    return matplotlib.colormaps["viridis_r"](np.linspace(0.15, 1, count))
 
 
 def panel_letters(axes: Any) -> None:
@@ -137,14 +153,15 @@ def finish(script: str, figure: Figure, caption: str, table: str = "") -> Path:
     _write(folder / f"{name}.d", lambda whole: whole.write_text("\n\n".join(lines) + "\n"))
     for kind, metadata in DATELESS.items():
         _write(folder / f"{name}.{kind}", partial(figure.savefig, format=kind, metadata=metadata))
-    plt.close(figure)
     return folder / f"{name}.png"
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Writes a figure in the format of the path's ending, whole or not at all."""
+    """Writes a figure in the format of the path's ending, whole or not at all.
+
+    Raises OSError where it cannot be written.
+    """
     _write(path, figure.savefig)
-    plt.close(figure)
     return path
 
 
@@ -173,5 +190,9 @@ def _write(path: Path, write: Any) -> None:
     try:
         write(whole)
         os.replace(whole, path)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise OSError(f"cannot write {path}: {reason}") from error
     finally:
-        whole.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there, or its folder is not: the reason is already given
+            whole.unlink()
