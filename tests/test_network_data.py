@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toymodel.network.data import KINDS, Batch, GaussianClasses, Sequences, distinct, load_classes, sample
+from toymodel.network.data import KINDS, Batch, FileClasses, GaussianClasses, Sequences, distinct, read_classes, sample
 from toymodel.network.evaluators import label_tokens, measure, preference
 
 CLASSES, EXEMPLARS, BATCH = 12, 3, 4000
@@ -111,31 +111,56 @@ def test_files_of_features_are_read(tmp_path, suffix):
         with h5py.File(path, "w") as file:
             file["images"], file["other"] = x, np.zeros(3)
     key = jax.random.key(0)
-    same = load_classes(path, 16, 1.0, key, "images")
-    np.testing.assert_allclose(same, x / np.linalg.norm(x, axis=-1, keepdims=True), rtol=1e-5)
-    assert load_classes(path, 64, 8.0, key, "images").shape == (5, 4, 64)
+    read = FileClasses(str(path), "images", 16, 1.0)
+    assert read.classes == 5 and read.digest != ""
+    np.testing.assert_allclose(read.draw(key), x / np.linalg.norm(x, axis=-1, keepdims=True), rtol=1e-5)
+    wide = FileClasses(str(path), "images", 64, 8.0).draw(key)
+    np.testing.assert_allclose(jnp.linalg.norm(wide, axis=-1), np.full((5, 4), 8.0), rtol=1e-5)
     with pytest.raises(
         ValueError, match=r"name must be one array of features.*got None; it holds \['images', 'other'\]"
     ):
-        load_classes(path, 16, 1.0, key)
+        read_classes(path)
     with pytest.raises(ValueError, match=r"must hold an array classes x exemplars x features, got shape \(3,\)"):
-        load_classes(path, 16, 1.0, key, "other")
+        read_classes(path, "other")
+
+
+def test_arrays_in_groups_of_a_file_are_found(tmp_path):
+    path, x = tmp_path / "nested.h5", np.ones((5, 4, 16))
+    with h5py.File(path, "w") as file:
+        file["resnet18/features"] = x
+    np.testing.assert_array_equal(read_classes(path), x)
+    np.testing.assert_array_equal(read_classes(path, "resnet18/features"), x)
+    with pytest.raises(ValueError, match=r"got 'resnet18'; it holds \['resnet18/features'\]"):
+        read_classes(path, "resnet18")
+    with h5py.File(path, "w") as file:
+        file["x"] = 0 * x
+    with pytest.raises(ValueError, match="finite vectors of features other than zero"):
+        read_classes(path)
+    damaged = tmp_path / "damaged.npz"
+    damaged.write_bytes(b"no zip")
+    with pytest.raises(ValueError, match="damaged or no npz file"):
+        read_classes(damaged)
 
 
 def test_wrong_inputs_are_named():
     key = jax.random.key(0)
     with pytest.raises(ValueError, match=r"path must end in .npz, .h5 or .hdf5, got 'a.txt'"):
-        load_classes("a.txt", 8, 1.0, key)
+        read_classes("a.txt")
     with pytest.raises(ValueError, match=r"kind must be one of .* got 'iwl'"):
         Sequences(kind="iwl")
     with pytest.raises(ValueError, match="pairs must be a multiple of burstiness, got 3 and 2"):
         Sequences(pairs=3, burstiness=2)
-    with pytest.raises(ValueError, match="zipf must be >= 0, got -1"):
-        Sequences(zipf=-1.0)
+    for zipf in (-1.0, np.nan):
+        with pytest.raises(ValueError, match=f"zipf must be >= 0 and finite, got {zipf}"):
+            Sequences(zipf=zipf)
+    with pytest.raises(ValueError, match="flip needs two classes in context"):
+        Sequences("flip", pairs=2, burstiness=2)
     with pytest.raises(ValueError, match="classes must be at least 1, got 0"):
         GaussianClasses(classes=0)
-    with pytest.raises(ValueError, match=r"noise must be >= 0, got -0.1"):
+    with pytest.raises(ValueError, match=r"noise must be >= 0 and finite, got -0.1"):
         GaussianClasses(noise=-0.1)
+    with pytest.raises(ValueError, match=r"norm must be > 0 and finite, got 0"):
+        GaussianClasses(norm=0.0)
     with pytest.raises(ValueError, match="a sequence needs 4 different classes, got 3"):
         sample(key, TABLE[:3], Sequences(), 5)
 

@@ -141,6 +141,18 @@ def test_an_edit_of_nothing_is_refused(sequence):
         run(networks()[1], *map(jax.numpy.asarray, sequence), (ablate("layer3.*"),))
 
 
+def test_heads_and_values_that_do_not_fit_are_refused(sequence):
+    net, inputs = networks()[1], [*map(jax.numpy.asarray, sequence)]
+    for edit, message in [
+        (ablate("layer1.heads", heads=(2,)), r"heads of layer1.heads must be some of 0..1, got \(2,\)"),
+        (ablate("layer1.heads", heads=()), r"heads of layer1.heads must be some of 0..1, got \(\)"),
+        (ablate("layer1.residual", heads=(0,)), "heads is for query.* of a layer, got 'layer1.residual'"),
+        (clamp("layer1.residual", np.zeros(3)), r"layer1.residual has the shape \(7, 8\), got a value of \(3,\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            tap.run(net, *inputs, (edit,))
+
+
 def test_heads_divide_the_width():
     with pytest.raises(ValueError, match="heads must divide the number of features 8, got 3"):
         Transformer.draw(jax.random.key(0), CLASSES, FEATURES, PAIRS, heads=3)

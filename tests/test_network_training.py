@@ -1,5 +1,6 @@
 """Training: resumed runs, held weights, slowed weights, and the cache of finished experiments."""
 
+import shutil
 import threading
 from dataclasses import replace
 
@@ -11,19 +12,22 @@ from typer.testing import CliRunner
 
 from toymodel.cli import app
 from toymodel.network import runs as runs_module
+from toymodel.network import tap
 from toymodel.network.data import GaussianClasses, Sequences
 from toymodel.network.experiments import SECOND_HALF, Experiment, Weights, all_experiments
 from toymodel.network.runs import Runs, drawn
 from toymodel.network.training import Rule
 
 SMALL = {"classes": GaussianClasses(30, 5, 8, 0.5, 1.0), "steps": 40, "every": 10, "seeds": 2, "keep": (0, 20, 40)}
-RULE = Rule(Sequences(), factors=(("weights.labels", 0.0),), batch=16, evaluation_batch=32)
+RULE = Rule(Sequences(), batch=16, evaluation_batch=32)
 
 
 def experiment(network, **changes):
-    options = (("heads", 2),) if network == "transformer" else ()
+    options, rule = (), RULE
+    if network == "transformer":
+        options, rule = (("heads", 2),), replace(RULE, factors=(("weights.labels", 0.0),))
     return Experiment(
-        **{"name": f"{network}_small", "network": network, "rule": RULE, "options": options, **SMALL, **changes}
+        **{"name": f"{network}_small", "network": network, "rule": rule, "options": options, **SMALL, **changes}
     )
 
 
@@ -76,6 +80,50 @@ def test_several_at_once_are_what_they_are_one_by_one(tmp_path):
         list(one_by_one.run_many((other, first)))
     with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
         list(one_by_one.run_many(known, jobs=0))
+
+
+def test_two_that_need_one_source_train_it_once(tmp_path, monkeypatch):
+    source = experiment("disentangled")
+    others = [replace(source, name=name, start=Weights(source.name, 20), keep=()) for name in ("one", "other")]
+    runs_in(tmp_path, source).run(source)
+    shutil.rmtree(tmp_path / "checkpoints")  # as in a clone, where curves are there and weights are not
+    before = (tmp_path / "curves" / f"{source.name}.nc").stat().st_mtime_ns
+    train, trained = Runs.train, []
+
+    def noted(self, each, *args):
+        trained.append(each.name)
+        return train(self, each, *args)
+
+    monkeypatch.setattr(Runs, "train", noted)
+    assert len(list(runs_in(tmp_path, source, *others).run_many(others))) == 2
+    assert sorted(trained) == [source.name, "one", "other"]
+    assert (tmp_path / "curves" / f"{source.name}.nc").stat().st_mtime_ns == before
+
+
+def test_again_trains_again_and_weights_that_are_lost_are_made_again(tmp_path, monkeypatch):
+    small = experiment("disentangled")
+    runs = runs_in(tmp_path, small)
+    made, calls = runs.run(small), []
+    train = runs_module.train_seeds
+    monkeypatch.setattr(runs_module, "train_seeds", lambda *a, **k: calls.append(k["steps"]) or train(*a, **k))
+    assert runs.run(small, again=True).identical(made) and sum(calls) == small.steps
+    lost = tmp_path / "checkpoints" / runs.made_of(small) / "20.eqx"
+    weights = runs.weights(small, 20)
+    lost.unlink()
+    assert jax.tree.all(jax.tree.map(np.array_equal, runs.weights(small, 20), weights)) and lost.exists()
+
+
+@pytest.mark.parametrize("network, part", [("disentangled", "M"), ("transformer", "positions")])
+def test_what_is_ablated_is_zero_and_stays_as_it_was(network, part, tmp_path):
+    small = experiment(network, ablated=(f"weights.{part}",))
+    runs = runs_in(tmp_path, small)
+    runs.run(small)
+    begin, end = runs.weights(small, 0), runs.weights(small, 40)
+    np.testing.assert_array_equal(getattr(begin, part), getattr(end, part))
+    states, exemplars, _ = drawn(small)
+    one = jax.tree.map(lambda w: w[0], (states.network, runs.edits(small)))
+    _, seen = tap.run(one[0], exemplars[0, :3, 0], jnp.array([0, 1]), one[1])
+    assert not np.any(seen[f"weights.{part}"])
 
 
 def test_an_error_stops_the_others_with_a_checkpoint(tmp_path, monkeypatch):
@@ -169,7 +217,15 @@ def test_the_command_trains_lists_and_names_what_is_wrong(tmp_path, monkeypatch)
     assert "at step 40, accuracy among the labels in context: icl 0." in call("--all").output
     assert "there   disentangled_small" in call().output
     assert "give names or --all" in str(call("--all", "disentangled_small").exception)
-    assert "name must be one of" in str(call("another").exception)
+    assert "there is no experiment 'another', but disentangled_small" in str(call("another").exception)
+    (tmp_path / "n" / f"{small.name}.nc").write_bytes(b"no file of curves")
+    assert "missing disentangled_small" in call().output
+    with pytest.raises(ValueError, match=r"is damaged .*`toymodel train disentangled_small` makes it anew"):
+        Runs({small.name: small}, tmp_path / "n", tmp_path / "c").read(small.name)
+    plain = tmp_path / "plain"
+    plain.touch()
+    with pytest.raises(OSError, match="cannot write to the folder"):
+        Runs({small.name: small}, plain / "curves", tmp_path / "c").run(small)
 
 
 def test_wrong_inputs_are_named(tmp_path):
@@ -179,13 +235,16 @@ def test_wrong_inputs_are_named(tmp_path):
         ({"every": 7}, "steps must be a multiple of every, got 40 and 7"),
         ({"keep": (15,)}, "keep must be multiples of every = 10"),
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
+        ({"held": Weights(small.name, 20)}, "source must be another experiment"),
     ]:
         with pytest.raises(ValueError, match=message):
             replace(small, **changes)
     for changes, message in [
         ({"optimiser": "lion"}, "optimiser must be one of"),
         ({"rate": 0.0}, "rate must be > 0"),
+        ({"rate": np.nan}, "rate must be > 0 and finite"),
         ({"batch": 0}, "batch must be at least 1"),
+        ({"evaluation_batch": 0}, "evaluation_batch must be at least 1"),
     ]:
         with pytest.raises(ValueError, match=message):
             replace(RULE, **changes)
@@ -194,3 +253,17 @@ def test_wrong_inputs_are_named(tmp_path):
         runs.weights(small, 30)
     with pytest.raises(FileNotFoundError, match="toymodel train disentangled_small` makes it"):
         runs.read(small.name)
+    made = runs.run(small)
+    changed = replace(small, rule=replace(RULE, rate=2e-3))
+    with pytest.raises(ValueError, match=r"made by another declaration of .*makes it anew"):
+        runs_in(tmp_path, changed).read(small.name)
+    assert runs.read(small.name).identical(made)
+    slowed = replace(RULE, factors=(("weights.X", 0.5),))
+    with pytest.raises(ValueError, match=r"factors: 'weights.X' matches no weight"):
+        runs.run(replace(small, rule=slowed))
+    more = replace(small, name="more", start=Weights(small.name, 20), seeds=3)
+    with pytest.raises(ValueError, match="seeds of more must be at most 2, those of disentangled_small"):
+        runs.run(more)
+    other = replace(small, name="other", start=Weights(small.name, 20), classes=GaussianClasses(29, 5, 8, 0.5, 1.0))
+    with pytest.raises(ValueError, match="classes of other must be that of disentangled_small"):
+        runs.run(other)

@@ -4,8 +4,8 @@ An exemplar is a class mean of unit norm plus within-class variation,
 
     x = m_k + noise * z / sqrt(D),   z standard normal,   renormalised to a given norm,
 
-and a class has a fixed number of exemplars. The label of class k is the integer k. One function draws every kind of
-sequence, for training and for evaluation alike:
+and a class has a fixed number of exemplars; or classes come from a file of features (`FileClasses`). The label of
+class k is the integer k. One function draws every kind of sequence, for training and for evaluation alike:
 
     kind       exemplars in context      labels in context                right answer
     full       classes of the context    their own                        the query's own label
@@ -15,13 +15,16 @@ sequence, for training and for evaluation alike:
     pure_iwl   other classes             those of the exemplars           the query's own label, not in context
 
 Training on `icl` is ICL-only data, training on `ciwl` is CIWL-only data. Images and their encoders are not here:
-`load_classes` reads features that somebody else has computed.
+features are read that somebody else has computed.
 """
 
+import hashlib
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,8 +47,10 @@ class GaussianClasses:
         for name in ("classes", "exemplars", "features"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.noise < 0:
-            raise ValueError(f"noise must be >= 0, got {self.noise}")
+        if not 0 <= self.noise < np.inf:
+            raise ValueError(f"noise must be >= 0 and finite, got {self.noise}")
+        if not 0 < self.norm < np.inf:
+            raise ValueError(f"norm must be > 0 and finite, got {self.norm}")
 
     def draw(self, key: PRNGKeyArray) -> Float[Array, "classes exemplars features"]:
         """Draw the exemplars of all classes."""
@@ -61,34 +66,68 @@ def normalise(x: Float[Array, "... features"], norm: float) -> Float[Array, "...
     return norm * x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def load_classes(
-    path: str | Path, features: int, norm: float, key: PRNGKeyArray, name: str | None = None
-) -> Float[Array, "classes exemplars features"]:
-    """Read an array `classes x exemplars x features` from an npz or HDF5 file.
+@dataclass(frozen=True)
+class FileClasses:
+    """Classes from an array `classes x exemplars x features` in an npz or HDF5 file, such as the authors' features.
 
-    Features of another dimension than the network's are projected by one fixed random matrix. `name` says which
-    array of the file; it may be left out where the file holds one only.
+    `name` says which array of the file (in HDF5 also one in groups, "resnet18/features"); it may be left out where the
+    file holds one only. Features of another number than the network's are projected by one random matrix for each seed.
     """
-    path = Path(path)
-    if path.suffix == ".npz":
-        with np.load(path) as file:
-            held, arrays = sorted(file.files), {k: file[k] for k in file.files if name in (None, k)}
-    elif path.suffix in (".h5", ".hdf5"):
-        import h5py  # only this reader needs it
 
+    path: str
+    name: str | None = None
+    features: int = 64
+    norm: float = 8.0
+    digest: str = ""  # of the file: another content is another experiment
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", hashlib.sha256(Path(self.path).read_bytes()).hexdigest()[:16])
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return read_classes(self.path, self.name).shape[0]
+
+    def draw(self, key: PRNGKeyArray) -> Float[Array, "classes exemplars features"]:
+        """The exemplars of all classes; `key` draws the projection, where one is needed."""
+        x = jnp.asarray(read_classes(self.path, self.name), jnp.float32)
+        if x.shape[-1] != self.features:
+            x = x @ jax.random.normal(key, (x.shape[-1], self.features))
+        return normalise(x, self.norm)
+
+
+Classes = GaussianClasses | FileClasses
+
+
+def read_classes(path: str | Path, name: str | None = None) -> np.ndarray:
+    """The array `classes x exemplars x features` of a file; ValueError where it is not one, finite and not zero."""
+    path = Path(path)
+    held: dict[str, np.ndarray] = {}
+    if path.suffix == ".npz":
+        try:
+            with np.load(path) as file:
+                held = {k: file[k] for k in sorted(file.files)}
+        except (ValueError, zipfile.BadZipFile):
+            raise ValueError(f"{path} is damaged or no npz file") from None
+    elif path.suffix in (".h5", ".hdf5"):
         with h5py.File(path, "r") as file:
-            held, arrays = sorted(file), {k: np.asarray(file[k]) for k in file if name in (None, k)}
+
+            def visit(at: str, item: object) -> None:
+                if isinstance(item, h5py.Dataset):
+                    held[at] = item[()] if name in (None, at) else np.empty(0)
+
+            file.visititems(visit)
     else:
         raise ValueError(f"path must end in .npz, .h5 or .hdf5, got {str(path)!r}")
-    if len(arrays) != 1:
-        raise ValueError(f"name must be one array of {path.name}, got {name!r}; it holds {held}")
-    array = next(iter(arrays.values()))
+    wanted = [array for at, array in held.items() if name in (None, at)]
+    if len(wanted) != 1:
+        raise ValueError(f"name must be one array of {path.name}, got {name!r}; it holds {sorted(held)}")
+    array = np.asarray(wanted[0])
     if array.ndim != 3:
         raise ValueError(f"{path.name} must hold an array classes x exemplars x features, got shape {array.shape}")
-    x = jnp.asarray(array, jnp.float32)
-    if x.shape[-1] != features:
-        x = x @ jax.random.normal(key, (x.shape[-1], features))
-    return normalise(x, norm)
+    if not (np.isfinite(array).all() and np.any(array, axis=-1).all()):
+        raise ValueError(f"{path.name} must hold finite vectors of features other than zero")
+    return array
 
 
 @dataclass(frozen=True)
@@ -106,8 +145,10 @@ class Sequences:
             raise ValueError(f"kind must be one of {KINDS}, got {self.kind!r}")
         if self.burstiness < 1 or self.pairs < 1 or self.pairs % self.burstiness:
             raise ValueError(f"pairs must be a multiple of burstiness, got {self.pairs} and {self.burstiness}")
-        if self.zipf < 0:
-            raise ValueError(f"zipf must be >= 0, got {self.zipf}")
+        if not 0 <= self.zipf < np.inf:
+            raise ValueError(f"zipf must be >= 0 and finite, got {self.zipf}")
+        if self.kind == "flip" and self.pairs == self.burstiness:
+            raise ValueError("flip needs two classes in context: pairs must be larger than burstiness")
 
 
 class Batch(NamedTuple):

@@ -1,8 +1,8 @@
 """What is run: every experiment as data, by name.
 
 An experiment says which network sees which sequences for how many steps and from how many seeds. It may start from the
-weights that another one had at a certain step (`start`), and it may hold weights at those of another one (`held`), so
-that every experiment of the paper on cooperation and competition is one line here.
+weights that another one had at a certain step (`start`), and it may hold weights at those of another one (`held`) or at
+zero (`ablated`), so that every experiment of the paper on cooperation and competition is one line here.
 
     full           all strategies solve the task: emergence and transience of ICL
     matched        the query is the very exemplar that stands in context
@@ -10,6 +10,7 @@ that every experiment of the paper on cooperation and competition is one line he
     ciwl_only      exemplars of other classes in context, so that only CIWL solves the task
     icl_given_N    ICL-only data, second half held at that of ciwl_only at step N (_end: of full)
     full_from_N    full data, started from ciwl_only at step N
+    ciwl_blocked   full data, the codes of the labels (M of the small network) held at zero
     noise_X, classes_K   full data with another within-class variation or number of classes
 
 Names of experiments with the small network begin with `disentangled_`, those of the others with `transformer_`.
@@ -17,7 +18,7 @@ Names of experiments with the small network begin with `disentangled_`, those of
 
 from dataclasses import dataclass, replace
 
-from toymodel.network.data import GaussianClasses, Sequences
+from toymodel.network.data import Classes, GaussianClasses, Sequences
 from toymodel.network.training import Rule
 
 SECOND_HALF = {
@@ -41,7 +42,7 @@ class Experiment:
 
     name: str
     network: str
-    classes: GaussianClasses
+    classes: Classes
     rule: Rule
     steps: int
     every: int  # steps between evaluations
@@ -49,6 +50,7 @@ class Experiment:
     keep: tuple[int, ...] = ()  # steps whose weights others start from
     start: Weights | None = None
     held: Weights | None = None
+    ablated: tuple[str, ...] = ()  # patterns of what is held at zero
     options: tuple[tuple[str, float], ...] = ()  # of the network
 
     def __post_init__(self) -> None:
@@ -60,6 +62,8 @@ class Experiment:
             raise ValueError(f"keep must be multiples of every = {self.every} up to steps = {self.steps}, got {wrong}")
         if self.seeds < 1:
             raise ValueError(f"seeds must be at least 1, got {self.seeds}")
+        if self.name in (w.source for w in self.sources()):
+            raise ValueError(f"source must be another experiment, got {self.name!r} for itself")
 
     def sources(self) -> tuple[Weights, ...]:
         """What it needs of other experiments."""
@@ -72,8 +76,11 @@ class Experiment:
         return replace(self, name=f"{self.network}_{name}", **changes)  # pyright: ignore
 
 
-def of_full(full: Experiment, times: tuple[int, ...], steps: dict[str, int], seeds: int) -> list[Experiment]:
-    """The experiments around one network on full data; `times` are those of ciwl_only that others start from."""
+def of_full(
+    full: Experiment, times: tuple[int, ...], steps: dict[str, int], seeds: int, given_every: int
+) -> list[Experiment]:
+    """The experiments around one network on full data; `times` are those of ciwl_only that others start from, and
+    icl_given_end, which may be quick, is evaluated each `given_every` steps."""
     network = full.network
     half = SECOND_HALF[network]
     ciwl = full.on("ciwl_only", "ciwl", steps=max(times), keep=times, seeds=seeds)
@@ -81,7 +88,7 @@ def of_full(full: Experiment, times: tuple[int, ...], steps: dict[str, int], see
     return [
         full,
         full.on("matched", matched=True, seeds=5, steps=steps["matched"]),
-        full.on("icl_given_end", "icl", steps=steps["given"], seeds=5, held=end),
+        full.on("icl_given_end", "icl", steps=steps["given"], every=given_every, seeds=5, held=end),
         full.on("icl_only", "icl", steps=steps["icl_only"], seeds=5),
         ciwl,
         *(
@@ -114,7 +121,7 @@ BARRIER = replace(  # the barrier that ICL has to pass is higher and CIWL slower
     steps=12_000,
     seeds=5,
     options=(("barrier", 4.0),),
-    keep=(),
+    keep=(12_000,),
 )
 TRANSFORMER = Experiment(
     name="transformer_full",
@@ -132,15 +139,17 @@ def all_experiments() -> dict[str, Experiment]:
     small = of_full(
         DISENTANGLED,
         (100, 200, 400, 800, 1600, 8000),
-        dict(matched=8000, given=4000, icl_only=4000, window=4000, **{"from": 6000}),
-        3,
+        dict(matched=8000, given=1000, icl_only=4000, window=4000, **{"from": 6000}),
+        seeds=3,
+        given_every=10,
     )
     small += [
         BARRIER,
         BARRIER.on("barrier_icl_only", "icl"),
         BARRIER.on("barrier_icl_given_end", "icl", held=Weights(BARRIER.name, 12_000, SECOND_HALF["disentangled"])),
     ]
-    small[-3] = replace(BARRIER, keep=(12_000,))
+    blocked = {"ablated": ("weights.M",), "steps": 4000, "seeds": 5}
+    small += [DISENTANGLED.on("ciwl_blocked", **blocked), BARRIER.on("barrier_ciwl_blocked", **blocked)]
     for noise in (0.8, 1.0, 1.1, 1.3, 1.4, 1.6):
         classes = replace(DISENTANGLED.classes, noise=noise)
         small.append(DISENTANGLED.on(f"noise_{noise}", classes=classes, seeds=3))
@@ -151,6 +160,7 @@ def all_experiments() -> dict[str, Experiment]:
         TRANSFORMER,
         (800, 2000, 4000, 16_000),
         dict(matched=140_000, given=60_000, icl_only=60_000, window=24_000, **{"from": 32_000}),
-        2,
+        seeds=2,
+        given_every=400,
     )
     return {experiment.name: experiment for experiment in small + large}

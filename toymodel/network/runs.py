@@ -7,14 +7,16 @@
 Curves have the dimensions `seed`, `step` and `evaluator` (or `head`, or `weight` for the norms of the weights).
 """
 
+import difflib
 import hashlib
 import os
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import jax
@@ -22,13 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from toymodel.network.data import GaussianClasses
+from toymodel.network.data import Classes
 from toymodel.network.disentangled import Disentangled
 from toymodel.network.evaluators import EVALUATORS, MEASURES, evaluate_seeds, weight_names
-from toymodel.network.experiments import SECOND_HALF, Experiment, all_experiments
+from toymodel.network.experiments import SECOND_HALF, Experiment, Weights, all_experiments
 from toymodel.network.tap import Edit, Network, graft
 from toymodel.network.training import State, begin, load, save, train_seeds
 from toymodel.network.transformer import Transformer
+from toymodel.origin import origin
 from toymodel.progress import progress_bar
 
 NETWORKS: dict[str, Any] = {"disentangled": Disentangled, "transformer": Transformer}
@@ -47,12 +50,14 @@ class Runs:
     ):
         self.known = all_experiments() if known is None else known
         self.folder, self.checkpoints = curves, checkpoints
-        self.stop = Event()  # when set, what runs writes a checkpoint and raises KeyboardInterrupt
+        self.stop = threading.Event()  # when set, what runs writes a checkpoint and raises KeyboardInterrupt
+        self.locks: dict[str, threading.RLock] = defaultdict(threading.RLock)  # several may need one source at once
 
     def named(self, name: str) -> Experiment:
         """The experiment of this name."""
         if name not in self.known:
-            raise ValueError(f"name must be one of {list(self.known)}, got {name!r}")
+            near = difflib.get_close_matches(name, self.known, n=4, cutoff=0.4) or list(self.known)[:4]
+            raise ValueError(f"there is no experiment {name!r}, but {', '.join(near)}; `toymodel train` lists all")
         return self.known[name]
 
     def made_of(self, experiment: Experiment) -> str:
@@ -65,34 +70,66 @@ class Runs:
         path = self.folder / f"{experiment.name}.nc"
         if not path.exists():
             return False
-        with xr.open_dataset(path, engine="h5netcdf") as kept:
-            return kept.attrs.get("made_of") == self.made_of(experiment)
+        try:
+            with xr.open_dataset(path, engine="h5netcdf") as kept:
+                return kept.attrs.get("made_of") == self.made_of(experiment)
+        except OSError:
+            return False  # damaged
 
     def weights(self, source: Experiment, step: int) -> Network:
         """The weights that an experiment had at a step, which is run for it if they are not there."""
         if step not in source.keep:
             raise ValueError(f"step of {source.name} must be one of {source.keep}, got {step}")
         path = self.checkpoints / self.made_of(source) / f"{step}.eqx"
-        if not path.exists():
-            self.run(source, again=True)
+        with self.locks[self.made_of(source)]:
+            if not path.exists():
+                self.train(source)
         return load(path, drawn(source)[0].network)
 
     def edits(self, experiment: Experiment) -> tuple[Edit, ...]:
         """What is held throughout the training, with an axis of seeds."""
+        zero = tuple(Edit(at, jnp.zeros(experiment.seeds), None) for at in experiment.ablated)
+        return zero + self._grafts(experiment)
+
+    def _grafts(self, experiment: Experiment) -> tuple[Edit, ...]:
         if experiment.held is None:
             return ()
-        donor = first(self.weights(self.named(experiment.held.source), experiment.held.step), experiment.seeds)
+        donor = self._given(experiment.held, experiment)
         return tuple(graft(at, donor) for at in experiment.held.at)
 
+    def _given(self, weights: Weights, to: Experiment) -> Network:
+        """The weights of a source, for the seeds of the experiment that they are given to."""
+        source = self.named(weights.source)
+        if source.seeds < to.seeds:
+            raise ValueError(f"seeds of {to.name} must be at most {source.seeds}, those of {source.name}")
+        for name in ("network", "classes", "options"):
+            if getattr(source, name) != getattr(to, name):
+                raise ValueError(f"{name} of {to.name} must be that of {source.name}, whose weights it is given")
+        return jax.tree.map(lambda w: w[: to.seeds], self.weights(source, weights.step))
+
     def run(self, experiment: Experiment, again: bool = False, progress: bool | None = None) -> xr.Dataset:
-        """The curves of an experiment: read where they are there, else trained, from where training stopped."""
-        if not again and self.finished(experiment):
-            return self.read(experiment.name)
+        """The curves of an experiment: read where they are there, else trained, from where training stopped; with
+        `again`, trained from the start in any case."""
+        with self.locks[self.made_of(experiment)]:
+            if not again and self.finished(experiment):
+                return self.read(experiment.name)
+            _writable(self.folder)
+            curves = self.train(experiment, again, progress)
+            path = self.folder / f"{experiment.name}.nc"
+            packed = {name: {"zlib": True, "complevel": 9} for name in curves.data_vars}
+            curves.to_netcdf(path.with_suffix(".partial"), engine="h5netcdf", encoding=packed)
+            os.replace(path.with_suffix(".partial"), path)
+            return curves
+
+    def train(self, experiment: Experiment, again: bool = False, progress: bool | None = None) -> xr.Dataset:
+        """The curves of a training that goes on from its last checkpoint, if all weights that it kept are still there
+        and it is not to be done `again`."""
         folder = self.checkpoints / self.made_of(experiment)
+        _writable(folder)
         states, exemplars, keys = drawn(experiment)
         edits = self.edits(experiment)
         if experiment.start is not None:
-            given = first(self.weights(self.named(experiment.start.source), experiment.start.step), experiment.seeds)
+            given = self._given(experiment.start, experiment)
             states = jax.vmap(lambda network: begin(network, experiment.rule))(given)
         advance = partial(train_seeds, edits=edits, exemplars=exemplars, keys=keys, rule=experiment.rule)
 
@@ -101,34 +138,33 @@ class Runs:
         rows = {name: np.full((points, *value.shape), np.nan, np.float32) for name, value in row.items()}
         kept = {"states": states, "rows": rows, "done": np.array(0)}
         latest = folder / "latest.eqx"
-        if latest.exists():
-            kept = load(latest, kept)
-            states, rows = kept["states"], kept["rows"]
+        if latest.exists() and not again:
+            found = load(latest, kept)
+            at = (int(found["done"]) - 1) * experiment.every
+            if all((folder / f"{step}.eqx").exists() for step in experiment.keep if step <= at):
+                kept = found
+        states, rows, done = kept["states"], kept["rows"], int(kept["done"])
         written = time.monotonic()
-        bar = progress_bar(experiment.steps, experiment.name, progress)
-        for point in range(int(kept["done"]), points):
-            step = point * experiment.every
-            if point:
-                states, row = advance(states, steps=experiment.every)
-                bar.update(experiment.every)
-            for name, value in row.items():
-                rows[name][point] = value
-            if step in experiment.keep:
-                save(folder / f"{step}.eqx", states.network)
-            if time.monotonic() - written > SAVE_SECONDS or point == points - 1 or self.stop.is_set():
-                save(latest, {"states": states, "rows": rows, "done": np.array(point + 1)})
-                written = time.monotonic()
-            if self.stop.is_set():
-                raise KeyboardInterrupt
-        bar.close()
-        curves = as_dataset(experiment, rows).assign_attrs(made_of=self.made_of(experiment))
+        with progress_bar(experiment.steps, experiment.name, progress) as bar:
+            bar.update(max(done - 1, 0) * experiment.every)
+            for point in range(done, points):
+                step = point * experiment.every
+                if point:
+                    states, row = advance(states, steps=experiment.every)
+                    bar.update(experiment.every)
+                for name, value in row.items():
+                    rows[name][point] = value
+                if step in experiment.keep:
+                    save(folder / f"{step}.eqx", states.network)
+                now = time.monotonic()
+                if now - written > SAVE_SECONDS or point == points - 1 or self.stop.is_set():
+                    save(latest, {"states": states, "rows": rows, "done": np.array(point + 1)})
+                    written = now
+                if self.stop.is_set():
+                    raise KeyboardInterrupt
+        curves = as_dataset(experiment, rows).assign_attrs(made_of=self.made_of(experiment), **origin())
         if len(experiment.keep) > 1:
             curves = curves.merge(self.swapped(experiment, exemplars, keys))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{experiment.name}.nc"
-        packed = {name: {"zlib": True, "complevel": 9} for name in curves.data_vars}
-        curves.to_netcdf(path.with_suffix(".partial"), engine="h5netcdf", encoding=packed)
-        os.replace(path.with_suffix(".partial"), path)
         return curves
 
     def run_many(
@@ -180,12 +216,27 @@ class Runs:
         return xr.Dataset(variables, {"kept": list(experiment.keep)})
 
     def read(self, name: str) -> xr.Dataset:
-        """The curves of this name; where they are missing, how to make them."""
-        self.named(name)
-        path = self.folder / f"{name}.nc"
+        """The curves of this name; where they are missing or of another declaration, how to make them."""
+        experiment, path = self.named(name), self.folder / f"{name}.nc"
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing; `toymodel train {name}` makes it")
-        return xr.load_dataset(path, engine="h5netcdf")
+        try:
+            curves = xr.load_dataset(path, engine="h5netcdf")
+        except OSError as error:
+            raise ValueError(f"{path} is damaged ({error}); `toymodel train {name}` makes it anew") from None
+        if curves.attrs.get("made_of") != self.made_of(experiment):
+            raise ValueError(f"{path} was made by another declaration of {name}; `toymodel train {name}` makes it anew")
+        return curves
+
+
+def _writable(folder: Path) -> None:
+    """Makes a folder; an OSError that names it where nothing can be written there, before hours of training."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("no permission")
+    except OSError as error:
+        raise OSError(f"cannot write to the folder {folder}: {error.strerror or error}") from None
 
 
 def drawn(experiment: Experiment) -> tuple[State, jax.Array, jax.Array]:
@@ -198,7 +249,7 @@ def drawn(experiment: Experiment) -> tuple[State, jax.Array, jax.Array]:
 
 @partial(jax.jit, static_argnums=range(5))
 def _draws(
-    network: str, classes: GaussianClasses, pairs: int, options: tuple[tuple[str, float], ...], seeds: int
+    network: str, classes: Classes, pairs: int, options: tuple[tuple[str, float], ...], seeds: int
 ) -> tuple[Network, jax.Array, jax.Array]:
     def one(seed: jax.Array) -> tuple[Network, jax.Array, jax.Array]:
         classes_key, network_key, training_key = (jax.random.fold_in(jax.random.key(seed), i) for i in range(3))
@@ -206,11 +257,6 @@ def _draws(
         return weights, classes.draw(classes_key), training_key
 
     return jax.vmap(one)(jnp.arange(seeds))
-
-
-def first(network: Network, seeds: int) -> Network:
-    """The networks of the first so many seeds."""
-    return jax.tree.map(lambda w: w[:seeds], network)
 
 
 def as_dataset(experiment: Experiment, rows: dict[str, np.ndarray]) -> xr.Dataset:

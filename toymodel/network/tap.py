@@ -8,8 +8,8 @@ through the tap as `weights.layer1.query` and so on before they are used. An `Ed
     graft(at, donor)    by what another network has there on the same sequence (for a weight: its weight)
 
 and `run` returns all that passed, which is the recording. `at` is a pattern as for file names (`weights.layer2.*`),
-`heads` restricts the edit to some heads (first axis). A replaced weight has gradient zero, so an edit that is held
-during training *is* the clamping of a part of the network.
+`heads` restricts the edit to some heads of a layer (first axis). A replaced weight has gradient zero, so an edit that
+is held during training *is* the clamping of a part of the network.
 """
 
 from abc import abstractmethod
@@ -29,6 +29,9 @@ class Network(eqx.Module):
         self, exemplars: Float[Array, "exemplars features"], labels: Int[Array, " pairs"], tap: "Tap"
     ) -> Float[Array, " classes"]:
         """The logits of one sequence; the last exemplar is the query."""
+
+
+OF_HEADS = ("query", "key", "value", "output", "attention", "heads")  # what a layer has for each of its heads
 
 
 class Edit(eqx.Module):
@@ -66,12 +69,26 @@ class Tap:
         for edit, donated in zip(self.edits, self.donated, strict=True):
             if not fnmatchcase(name, edit.at):
                 continue
-            source = donated[name] if donated is not None else edit.value
-            new = jnp.broadcast_to(jnp.asarray(source, passing.dtype), passing.shape)
+            source = jnp.asarray(donated[name] if donated is not None else edit.value, passing.dtype)
+            if edit.heads is not None:
+                _check_heads(name, passing, edit.heads)
+            try:
+                new = jnp.broadcast_to(source, passing.shape)
+            except ValueError:
+                raise ValueError(f"{name} has the shape {passing.shape}, got a value of {source.shape}") from None
             heads = edit.heads
             passing = new if heads is None else passing.at[jnp.array(heads)].set(new[jnp.array(heads)])
         self.seen[name] = passing
         return passing
+
+
+def _check_heads(name: str, passing: Array, heads: tuple[int, ...]) -> None:
+    """Raises ValueError where what passes has no heads, or not these."""
+    *layer, last = name.split(".")
+    if last not in OF_HEADS or not any(part.startswith("layer") for part in layer):
+        raise ValueError(f"heads is for {', '.join(OF_HEADS)} of a layer, got {name!r}")
+    if not heads or not all(0 <= head < passing.shape[0] for head in heads):
+        raise ValueError(f"heads of {name} must be some of 0..{passing.shape[0] - 1}, got {heads}")
 
 
 def run(

@@ -16,11 +16,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from toymodel.network.data import Sequences, sample
-from toymodel.network.evaluators import evaluate, loss_of, run_batch
+from toymodel.network.evaluators import evaluate, loss_of, run_batch, weight_names
 from toymodel.network.tap import Edit, Network, weight_name
 
 OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {"sgd": optax.sgd, "adam": optax.adam}
@@ -40,10 +41,11 @@ class Rule:
     def __post_init__(self) -> None:
         if self.optimiser not in OPTIMISERS:
             raise ValueError(f"optimiser must be one of {sorted(OPTIMISERS)}, got {self.optimiser!r}")
-        if self.rate <= 0:
-            raise ValueError(f"rate must be > 0, got {self.rate}")
-        if self.batch < 1:
-            raise ValueError(f"batch must be at least 1, got {self.batch}")
+        if not 0 < self.rate < np.inf:
+            raise ValueError(f"rate must be > 0 and finite, got {self.rate}")
+        for name in ("batch", "evaluation_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     def transformation(self) -> optax.GradientTransformation:
         """The rule for the step of the weights as optax has it."""
@@ -72,6 +74,10 @@ class State(eqx.Module):
 
 def begin(network: Network, rule: Rule) -> State:
     """The state at step 0 of one seed."""
+    names = weight_names(network)
+    for pattern, _ in rule.factors:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"factors: {pattern!r} matches no weight; there are {names}")
     return State(network, rule.transformation().init(network), jnp.array(0, jnp.int32))  # pyright: ignore
 
 
