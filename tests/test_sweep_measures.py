@@ -45,6 +45,21 @@ def recorded(problem, steps):
     return xr.Dataset(variables, coords={"time": np.arange(steps + 1.0)})
 
 
+def test_wide_and_narrow_calls_give_the_same_bits(monkeypatch):
+    over = dict(alpha=tm.log(1e-2, 1, 40), mu_icl=tm.log(1e-3, 1, 40))
+    cuts = []
+    pieces = kernel._pieces
+    monkeypatch.setattr(kernel, "_pieces", lambda lanes: cuts.append(pieces(lanes)) or pieces(lanes))
+    narrow = tm.sweep(tm.coopetition(), over, seeds=7, steps=60)
+    monkeypatch.setattr(kernel, "WIDE", 1024)
+    wide = tm.sweep(tm.coopetition(), over, seeds=7, steps=60)
+    assert narrow.identical(wide)
+    lanes = {
+        name: [len(range(2048)[piece]) for piece in cut] for name, cut in (("narrow", cuts[0]), ("wide", cuts[-1]))
+    }
+    assert lanes == {"narrow": [512] * 4, "wide": [1024] * 2}
+
+
 def test_measures_carried_in_the_loop_are_those_of_the_record(problem):
     record = recorded(problem, STEPS)
     expected = tm.measure(record)

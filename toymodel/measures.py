@@ -28,7 +28,8 @@ def measure(runs: xr.Dataset) -> xr.Dataset:
         whether the mechanism is learned at the end of the record
     bump, bump_time
         before the mechanism is first learned, the largest rise of its loss above the lowest value it had so far,
-        max over t of L(t) - min over s <= t of L(s), and that t; 0 and NaN if the loss only falls
+        max over t of L(t) - min over s <= t of L(s), and that t; 0 and NaN if the loss only falls. Where ICL emerges
+        and CIWL takes over this is the bump of CIWL; where ICL persists, the loss of CIWL goes on rising long after
     winner
         what is learned at the end of the record, one label for each run: a mechanism, "none", or several joined by "+"
     phase

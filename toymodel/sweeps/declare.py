@@ -34,7 +34,7 @@ STARTS = ("paper", "random", "aligned")
 INTEGRATORS = ("descent", "flow")
 PREFIXES = ("scale", "target_scale", "dim", "norm", "target_norm", "overlap", "residual")
 LABELLED = ("integrator", "intervention")
-CHUNK = 8192
+CHUNK = 16_384
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,10 +13,10 @@ None of these but `last` changes where L repeats a value. So a run whose record 
 threshold), or that has come to a fixed point of the arithmetic (a step changes no bit), has its final measures, and is
 taken out of the batch.
 
-Layout: WIDTH runs side by side, one array for each coordinate; STRIDE steps write the terms of the loss to a small
-buffer, and one pass updates the measures from it. The compiler fuses elementwise operations but computes a fused value
-anew for each result that needs it; the buffer, read back at an index that the compiler does not know, makes each term
-once.
+Layout: WIDE runs side by side (WIDTH where there are few), one array for each coordinate; STRIDE steps write the terms
+of the loss to a small buffer, and one pass updates the measures from it. The compiler fuses elementwise operations but
+computes a fused value anew for each result that needs it; the buffer, read back at an index that the compiler does not
+know, makes each term once.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -38,7 +39,8 @@ from toymodel.prepare import Problem
 from toymodel.reduction import terms, unlearned_loss
 from toymodel.state import Reduced
 
-WIDTH = 512  # runs in a call: their arrays stay in the first- and second-level cache
+WIDTH = 512  # runs in a call, of which there are enough for several cores in a small sweep
+WIDE = 2048  # runs in a call of a large one: less dispatch for each run, and still in the second-level cache
 STRIDE = 8  # steps between two updates of the measures
 SPAN = 2048  # steps between two looks at which runs have ended
 ENDED = 2  # looks in a row that a run stood still
@@ -80,15 +82,22 @@ class Lanes:
         return jax.tree.unflatten(self.tree, [jnp.asarray(leaf) for leaf in self.leaves])
 
     def each(self, pool: ThreadPoolExecutor, function: Compiled) -> Lanes:
-        """Every WIDTH lanes through a compiled function, on all cores."""
+        """All lanes through a compiled function, piece by piece, on all cores."""
 
-        def one(first: int) -> list[np.ndarray]:
+        def one(piece: slice) -> list[np.ndarray]:
             with jax.enable_x64(True):
-                return [np.asarray(leaf) for leaf in function(self.tree, self.take(slice(first, first + WIDTH)).leaves)]
+                return [np.asarray(leaf) for leaf in function(self.tree, self.take(piece).leaves)]
 
-        done = list(pool.map(one, range(0, max(leaf.size for leaf in self.leaves), WIDTH)))
+        done = list(pool.map(one, _pieces(max(leaf.size for leaf in self.leaves))))
         joined = [np.concatenate(parts) if leaf.ndim else leaf for leaf, *parts in zip(self.leaves, *done, strict=True)]
         return replace(self, leaves=joined)
+
+
+def _pieces(lanes: int) -> list[slice]:
+    """WIDE lanes each where there are enough for two pieces, and what is left WIDTH each."""
+    wide = lanes // WIDE * WIDE if lanes >= 2 * WIDE else 0
+    cuts = [*range(0, wide, WIDE), *range(wide, lanes, WIDTH), lanes]
+    return [slice(*ends) for ends in pairwise(cuts)]
 
 
 def descend_measured(
