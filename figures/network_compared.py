@@ -35,7 +35,8 @@ def main() -> None:
         lowest = 0 if kind == "model" else -1
         for ax, drawn in ((full, FULL), (data, DATA)):
             for name in [name for name in drawn if name in of]:
-                band(ax, of[name].clip(min=lowest), of[name].step, drawn[name], label=NAMES[name])
+                after = of[name].where(of[name].step > 0, drop=True)  # the axis is logarithmic
+                band(ax, after.clip(min=lowest), after.step, drawn[name], label=NAMES[name])
         for ax, left, bottom in ((full, 0.1, -1.05), (data, 0.01, -0.15)):
             ax.axhline(0, color="0.7", lw=0.7, zorder=0)
             ax.set(xscale="log", xlim=(left, 20), ylim=(bottom, 1.05), xlabel="time / emergence of ICL")
@@ -47,8 +48,8 @@ def main() -> None:
         never = of["window"].isnull().sum("seed")
         for share, count in zip(of["window"].share.values, never.values, strict=True):
             if count:
-                window.text(share, 8, f"{int(count)}", ha="center", va="center", color=plotting.COLOURS["loss"])
-        window.set(yscale="log", ylim=(4e-3, 15))
+                window.text(share, 15, f"{int(count)}", ha="center", va="center", color=plotting.COLOURS["loss"])
+        window.set(yscale="log", ylim=(4e-3, 40))
         later.axhline(0, color="0.7", lw=0.7, zorder=0)
         later.set(ylim=(-1.05, 1.05))
         full.set_title(TITLES[kind])

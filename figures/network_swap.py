@@ -33,10 +33,10 @@ def main() -> None:
     seeds, bands: lowest to highest; dotted: the networks as trained. (a) Disentangled network: with the second half
     of the end, flip still rises to {float(small.max()):.2f} and falls to {float(small[-1]):.2f}; as trained,
     {float(of_small.peak.mean()):.2f} and {float(of_small.end.mean()):.2f}. So ICL fades in the first layer, and the
-    second serves both strategies. (b) Transformer: the same rise and fall, but lower, from {float(large[0]):.2f} at
-    the start to {float(large.max()):.2f} and {float(large[-1]):.2f} at the end, against
-    {float(of_large.peak.mean()):.2f} as trained: here the second half (with the label vectors, which the first layer
-    reads as well) has moved towards CIWL too, so the swap keeps only part of ICL."""
+    second serves both strategies. (b) Transformer: flip rises from {float(large[0]):.2f} at the
+    start to {float(large.max()):.2f} and falls to {float(large[-1]):.2f} at the end, against
+    {float(of_large.peak.mean()):.2f} as trained, and is below 0.5 at all times: under the second half of the end (layer
+    2, final gain, and the label vectors, which the first layer reads as well) no first half prefers ICL."""
     plotting.finish(__file__, fig, caption)
 
 

@@ -19,9 +19,10 @@ def curves(name: str, runs: Runs | None = None) -> xr.Dataset:
 
 
 def band(axes: Axes, of: xr.DataArray, x: Any, colour: str, **style: Any) -> None:
-    """The mean over seeds, and a band from the lowest to the highest seed."""
-    axes.fill_between(x, of.min("seed"), of.max("seed"), color=plotting.COLOURS[colour], alpha=0.25, lw=0)
-    axes.plot(x, of.mean("seed"), color=plotting.COLOURS[colour], **style)
+    """The mean over seeds, and a band from the lowest to the highest seed; a colour by its name in `plotting`."""
+    colour = plotting.COLOURS.get(colour, colour)
+    axes.fill_between(x, of.min("seed"), of.max("seed"), color=colour, alpha=0.25, lw=0)
+    axes.plot(x, of.mean("seed"), color=colour, **style)
 
 
 def spread(values: xr.DataArray, digits: int = 2) -> str:
