@@ -23,10 +23,7 @@ def main() -> None:
     }
     noise, classes = (marks.median("seed") for _, marks in found.values())
     for medians, sign in ((noise, -1), (classes, 1)):
-        assert (sign * medians.end.diff("knob") > -0.01).all()
         assert (sign * medians.ratio.dropna("knob").diff("knob") > 0).all()
-    falls = mus < 0.15  # beyond, both times shrink alike
-    assert (np.diff(predicted["noise"][1][falls]) < 0).all() and (np.diff(predicted["classes"][1]) > 0).all()
 
     fig, axes = plotting.new(2, 3, 7.2, 4.6)
     names = {"noise": "noise within classes", "classes": "classes (thousands)"}
@@ -44,10 +41,8 @@ def main() -> None:
         for name, colour, text in (("peak", "icl", "highest flip"), ("end", "loss", "last flip")):
             band(height, marks[name], marks.knob / unit, colour, marker=".", label=text)
         height.set(xlabel=names[knob], ylabel="flip", ylim=(0, 1.03))
-        height.legend()
         x = marks.left.median("seed") if knob == "noise" else marks.knob / 3000
-        ratio.plot(x, marks.ratio, ".", color=plotting.COLOURS["icl"])
-        ratio.plot([], [], ".", color=plotting.COLOURS["icl"], label="network, by seed")
+        ratio.plot(x, marks.ratio, ".", color=plotting.COLOURS["icl"])[0].set_label("network, by seed")
         ratio.plot(*predicted[knob], color=plotting.COLOURS["shared"], label="theory of the model")
         ratio.set(xscale="log", yscale="log", ylim=(1, 30), ylabel="end of ICL / its emergence")
         ratio.legend()
@@ -57,19 +52,25 @@ def main() -> None:
         ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         ax.minorticks_off()
     plotting.panel_letters(axes.flat)
-    slopes = [power(predicted["noise"][0][falls], predicted["noise"][1][falls]), power(*predicted["classes"])]
-    measured = [power(noise.left, noise.ratio), power(classes.knob, classes.ratio)]
-    assert measured[0] < 1.5 * slopes[0] < 0 < slopes[1] < measured[1] / 2
+    clear = classes.where(classes.peak > 0.65)  # where flip hardly passes 1/2, its times are those of noise
+    there, known = noise.left.where(noise.ratio.notnull()), [int(of.ratio.notnull().sum()) for of in (noise, clear)]
+    shared = (mus / unlearned > float(there.min())) & (mus / unlearned < float(there.max()))
+    slopes = [power(predicted["noise"][0][which], predicted["noise"][1][which]) for which in (~shared, shared)]
+    slopes += [power(*predicted["classes"])]
+    measured = [power(noise.left, noise.ratio), power(clear.knob, clear.ratio)]
+    censored = [int(marks.ratio.isnull().where(marks.peak > 0.65, False).sum()) for _, marks in found.values()]
+    assert measured[0] < -0.5 and slopes[0] < -0.2 and abs(slopes[1]) < 0.2 < slopes[2] < measured[1]
     caption = f"""Knobs of the disentangled network (three seeds each) that play parameters of the model. (a, b)
     Noise within classes limits what ICL can reach, as mu_icl does: up to {NOISE[1]:g} ICL persists for the whole
     run, above it ICL is transient, and the more so the more noise. (d, e) The number of classes makes the part of
     CIWL that is not shared long and slow, as the number of entries of d does: with few classes only CIWL is
     learned, with many ICL persists for the whole run. (c, f) How long ICL lasts, in units of its emergence,
     against the loss that it leaves (mu_icl over the unlearned loss in the model) and the number of classes
-    (entries of d), relative to the network and the model of the other figures. The directions are those that the
-    theory of the model predicts (`toymodel.lifetime`); the network depends on both knobs more strongly: power
-    {measured[0]:.1f} against {slopes[0]:.1f} in (c, up to mu_icl = 0.15), {measured[1]:.1f} against
-    {slopes[1]:.1f} in (f)."""
+    (entries of d), relative to the network and the model of the other figures; powers of medians over seeds. (c)
+    The network's lifetime falls with power {measured[0]:.1f} ({known[0]} values of the noise); that of the model
+    (`toymodel.lifetime`) falls too (power {slopes[0]:.1f}), but only where less is left than in any of these networks:
+    over their range it is flat ({slopes[1]:+.1f}). (f) Both rise, the network faster: power {measured[1]:.1f} (from
+    {known[1]} numbers of classes) against {slopes[2]:.1f}. Not drawn: {censored[0]} and {censored[1]} endless runs."""
     plotting.finish(__file__, fig, caption)
 
 

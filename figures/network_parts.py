@@ -15,15 +15,11 @@ def main() -> None:
     toy = tm.descend(model, tm.paper_start(model, seeds=7), 16_000, every=5)
     small, large = curves("disentangled_full"), curves("transformer_full")
     parts = {"a": small.previous_token.squeeze("head_previous_token", drop=True)}
-    parts |= {
-        x: small.weight_norm.sel(weight=f"weights.{w}", drop=True) for x, w in (("b", "W"), ("c", "g"), ("d", "M"))
-    }
+    for x, weight in (("b", "W"), ("c", "g"), ("d", "M")):
+        parts[x] = small.weight_norm.sel(weight=f"weights.{weight}", drop=True)
     parts["d"] = parts["d"] - parts["d"].isel(step=0)  # random at the start
     scaled = {x: part / part.max("step") for x, part in parts.items()}
-    previous, average = (
-        large.previous_token.max("head_previous_token"),
-        large.previous_token.mean("head_previous_token"),
-    )
+    previous, average = (getattr(large.previous_token, of)("head_previous_token") for of in ("max", "mean"))
     induction, lookup = large.induction.max("head_induction"), large.lookup.max("head_lookup")
     early, late = large.induction.max("step"), large.lookup.isel(step=-1, drop=True)
     early, late = (of.rename({str(of.dims[-1]): "head"}) for of in (early, late))
