@@ -5,11 +5,12 @@
 PYTHON ?= python3
 ENV := .venv
 RUN := $(ENV)/bin/python
-FIGURES := $(patsubst figures/%.py,figures/out/%.png,$(wildcard figures/*.py))
+FIGURES := $(foreach kind,md pdf svg png,$(patsubst figures/%.py,figures/out/%.$(kind),$(wildcard figures/*.py)))
 PAGES := $(patsubst %.py,%.md,$(filter-out derivations/page.py,$(wildcard derivations/*.py)))
 BENCHMARKS := $(wildcard benchmarks/*.py)
 PICTURES := $(wildcard figures/readme/*.png)
 TWO := --numprocesses 2 --dist loadfile
+MAKEFLAGS += --jobs=2
 
 .PHONY: help figures test test-oldest derivations benchmarks networks pictures lock clean
 .DELETE_ON_ERROR:

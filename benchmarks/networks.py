@@ -35,8 +35,10 @@ def main() -> None:
         of_network = [e for e in all_experiments().values() if e.network == full.network]
         seconds = rate * sum(e.steps * e.seeds for e in of_network)
         whole += seconds
-        print(f"{full.network:13}{1e3 * rate:8.2f} ms a step, one seed of {full.steps:,} steps {rate * full.steps:4.0f} s, "
-              f"{len(of_network)} experiments {seconds / 60:4.0f} min")  # fmt: skip
+        print(
+            f"{full.network:13}{1e3 * rate:7.2f} ms a step, {rate * full.steps:4.0f} s for one seed of {full.steps:,}, "
+            f"{seconds / 60:4.0f} min for {len(of_network)} experiments"
+        )
     print(f"make networks, two experiments at once on two cores: {whole / 120:.0f} min")
 
 
