@@ -7,6 +7,7 @@ from toymodel import plotting
 from toymodel.sweeps import plots
 
 STEPS = 24_000
+TICKS = (0.25, 0.5, 1, 2, 4)
 
 
 def main() -> None:
@@ -24,7 +25,9 @@ def main() -> None:
         blocked = emergence.sel(intervention="blocked", drop=True).fillna(STEPS)
         shares[name] = full.notnull().mean("seed")
         ratios[name] = (
-            np.exp(np.log(blocked / full).median("seed")).where(shares[name] > 0.5).rename("delay by blocking CIWL")
+            np.exp(np.log(blocked / full).median("seed"))
+            .where(shares[name] > 0.5)
+            .rename("emergence with CIWL blocked / with CIWL")
         )
     top = {name: float(ratio.max()) for name, ratio in ratios.items()}
     least = float(ratios["paper"].min())
@@ -34,10 +37,14 @@ def main() -> None:
     assert float(small) > 1.9 and float(large) < 1.6
 
     fig, panels = plotting.new(1, 2, 7.0, 2.9)
-    for panel, (name, title) in zip(panels, (("paper", "abc, the paper's"), ("longer", "aebc")), strict=True):
+    for panel, (name, title) in zip(
+        panels, (("paper", "a x b x c (the paper's)"), ("longer", "a x e x b x c")), strict=True
+    ):
         style = dict(cmap="PuOr_r", vmin=0.25, vmax=4)
-        plots.heat(panel, ratios[name], "scale", "target_scale_d", logarithmic=True, contours=[0.5, 1, 2, 3], **style)
-        panel.set_title(f"pathway of ICL: {title}", fontsize=8)
+        mesh = plots.heat(panel, ratios[name], "scale", "target_scale_d", True, contours=[0.5, 2, 3], **style)
+        mesh.colorbar.set_ticks(TICKS, labels=[f"{ratio:g}" for ratio in TICKS])
+        mesh.colorbar.minorticks_off()
+        panel.set_title(f"pathway of ICL: {title}")
     plotting.panel_letters(panels)
     caption = f"""How many times later in-context learning (ICL) emerges when CIWL is held at zero (median of 8 random
     starts; white: with CIWL there, ICL emerges in half of them at most), for the paper's pathway of ICL (a)

@@ -30,16 +30,16 @@ def main() -> None:
 
     fig, (left, right) = plotting.new(1, 2, 7.0, 3.3)
     plots.phases(left, runs, "alpha", "mu_icl")
-    plots.heat(right, transient.rename("share of starts"), "alpha", "mu_icl", contours=[0.25, 0.5, 0.75], cmap="Blues")
+    plots.heat(right, transient.rename("share of starts"), "alpha", "mu_icl", contours=[0.5], cmap="Blues")
     for panel in (left, right):
         panel.plot(PAPER["alpha"], PAPER["mu_icl"], "*", color="k", ms=9, mfc="w")
     plotting.panel_letters((left, right))
     share = int(np.round(100 * float((transient >= 0.5).mean())))
     caption = f"""Most frequent course of 12 of the paper's random starts in 16,000 steps of gradient descent (a), and
-    the share of them in which in-context learning (ICL) emerges and fades (b), against competition (alpha) and
-    against the loss that ICL cannot remove (mu_icl); the star marks the paper's values. Transience in at
-    least half of the starts fills a wedge of {share} % of this plane: with less competition or smaller
-    mu_icl ICL is still learned at the end, and with alpha near 1 CIWL often wins before ICL can emerge."""
+    the share of them in which in-context learning (ICL) emerges and fades (b), against competition (alpha) and against
+    the loss that ICL cannot remove (mu_icl); the star marks the paper's values. Transience in at least half of the
+    starts (line in b) fills a wedge of {share} % of this plane: with less competition or smaller mu_icl ICL is still
+    learned at the end, and with alpha near 1 CIWL often wins before ICL can emerge."""
     plotting.finish(__file__, fig, caption)
 
 

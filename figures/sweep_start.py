@@ -6,10 +6,12 @@ import toymodel as tm
 from toymodel import plotting
 from toymodel.sweeps import plots
 
+STEPS = 16_000
+
 
 def main() -> None:
     grid = dict(scale=tm.log(0.05, 2, 30), target_scale_d=tm.log(0.5, 4, 24))
-    runs = tm.sweep(tm.coopetition(), over=grid, seeds=range(12), steps=16_000, start="random")
+    runs = tm.sweep(tm.coopetition(), over=grid, seeds=range(12), steps=STEPS, start="random")
     emergence = runs.emergence.sel(mechanism="icl", drop=True)
     typical = emergence.fillna(np.inf).median("seed")
     typical = typical.where(np.isfinite(typical)).rename("emergence")
@@ -23,15 +25,15 @@ def main() -> None:
 
     fig, (left, right) = plotting.new(1, 2, 7.0, 3.3)
     plots.phases(left, runs, "scale", "target_scale_d")
-    curve = {"soonest": (best.values, best.target_scale_d.values)}
+    curve = {"scale from which ICL emerges soonest": (best.values, best.target_scale_d.values)}
     levels = [100, 300, 1e3, 3e3, 1e4]
     plots.heat(right, typical, "scale", "target_scale_d", logarithmic=True, contours=levels, lines=curve)
     plotting.panel_letters((left, right))
     caption = f"""Most frequent course of 12 random starts (a) and median time at which in-context learning (ICL)
-    emerges (b), against the scale of the initial values and of the target of d. ICL emerges soonest from a scale
-    between {float(best.min()):.1f} and {float(best.max()):.1f}: smaller starts wait on the plateau, in
-    inverse proportion to the scale, in larger ones random components first drive the shared vectors down,
-    and above a scale of {float(edge):.1f} descent with the step size 1 diverges."""
+    emerges (b; white: not within {STEPS:,} steps in half of them), against the scale of the initial values and of the
+    target of d. ICL emerges soonest from a scale between {float(best.min()):.1f} and {float(best.max()):.1f}: smaller
+    starts wait on the plateau, in inverse proportion to the scale, in larger ones random components first drive the
+    shared vectors down, and above a scale of {float(edge):.1f} descent with the step size 1 diverges."""
     plotting.finish(__file__, fig, caption)
 
 
