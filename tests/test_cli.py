@@ -20,6 +20,10 @@ def called(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
     return status, out.out, out.err
 
 
+def intervene(*texts: str) -> list:
+    return [part for text in texts for part in ("--intervene", text)]
+
+
 def test_run_writes_what_descend_returns(monkeypatch, capsys, tmp_path):
     file, plot = tmp_path / "run.nc", tmp_path / "run.png"
     given = ["--seed", 7, "--set", "alpha=0.2", "--clamp", "d=0,0.5@20", "--steps", 50, "--every", 10]
@@ -35,11 +39,29 @@ def test_run_writes_what_descend_returns(monkeypatch, capsys, tmp_path):
 
 def test_info_says_how_a_file_was_made(monkeypatch, capsys, tmp_path):
     file = tmp_path / "run.nc"
-    called(monkeypatch, capsys, "run", "--steps", 20, "--block", "ciwl:bc", "--freeze", "a@5", "--out", file)
+    called(
+        monkeypatch, capsys, "run", "--steps", 20, *intervene('Block("ciwl", "bc")', 'Freeze("a", at=5)'), "--out", file
+    )
     status, out, _ = called(monkeypatch, capsys, "info", file)
     assert status == 0
     for piece in ("alpha*cost", "Block(", "Freeze(", "toymodel_version", "emergence"):
         assert piece in out, piece
+
+
+def test_any_intervention_and_dimensions_from_the_command_line(monkeypatch, capsys, tmp_path):
+    """They do what they do in Python; the start is made with what a clamp of first entries needs."""
+    file = tmp_path / "run.nc"
+    given = intervene('Clamp("c", entries=2, at=0.5)', 'Change(until=0.9, loss="ciwl * (1 + mu_icl)")')
+    given += ["--dims", "2,3,4,5", "--stop-below", 0.5, "--steps", 20, "--lr", 0.1, "--out", file]
+    status, out, err = called(monkeypatch, capsys, "run", *given)
+    assert status == 0, err
+    model = tm.coopetition(dims=(2, 3, 4, 5))
+    change = tm.Change(until=0.9, loss=lambda icl, ciwl, cost, *, mu_icl=0.1: ciwl * (1 + mu_icl))
+    acts = [tm.Clamp("c", entries=2, at=0.5), change]
+    start = tm.paper_start(model, 7, heads={"c": 2})
+    expected = tm.descend(model, start, 20, lr=0.1, stop_below=0.5, interventions=acts)
+    np.testing.assert_array_equal(tm.load(file).loss, expected.loss)
+    assert f"loss below 0.5 at time {float(expected.stopped):g}" in out
 
 
 def test_another_loss_from_the_command_line(monkeypatch, capsys, tmp_path):
@@ -76,14 +98,27 @@ def test_flow_from_the_command_line(monkeypatch, capsys, tmp_path):
         (["run", "--integrator", "euler"], "integrator must be descent or flow, got 'euler'"),
         (["run", "--set", "alpha"], "--set alpha needs a number, got ''"),
         (["run", "--set", "alpha=-1", "--steps", "5"], "alpha must be >= 0 and finite, got -1"),
-        (["run", "--set", "beta=1", "--steps", "5"], "unknown parameter 'beta'"),
+        (["run", "--set", "beta=1", "--steps", "5"], "parameters has the unknown name 'beta'"),
         (["run", "--clamp", "z", "--steps", "5"], r"the vectors of the model are ['a', 'b', 'c', 'd']"),
         (["run", "--clamp", "d=1,2,3"], "--clamp takes an overlap and a residual at most"),
         (["run", "--clamp", "d=x"], "--clamp d needs a number, got 'x'"),
-        (["run", "--freeze", "a@soon"], "the time after @ needs a number, got 'soon'"),
+        (["run", "--clamp", "a@soon"], "the time after @ needs a number, got 'soon'"),
         (["run", "--out", "/no/such/folder/run.nc"], "the folder of /no/such/folder/run.nc does not exist"),
-        (["run", "--plot", "run.gif"], "plot must end in .png, .pdf or .svg, got 'run.gif'"),
+        (["run", "--plot", "run.gif"], "plot must end in .png or .pdf or .svg, got 'run.gif'"),
+        (["run", "--out", "run.txt"], "out must end in .nc, got 'run.txt'"),
+        (["run", "--out", "."], "out must end in .nc, got ''"),
         (["run", "--loss", "icl +", "--steps", "5"], "not an expression"),
+        (
+            ["run", "--loss", "icl + ciwl + g * cost"],
+            "the loss has the parameter 'g': give it a value with --set g=VALUE",
+        ),
+        (["run", "--dims", "20,20"], "dims must be 4 numbers, those of a, b, c, d, got [20, 20]"),
+        (["run", "--dims", "20,20,20,x"], "--dims must be whole numbers, such as 20,20,20,160, got '20,20,20,x'"),
+        (["run", "--intervene", "Hold()"], "an intervention must be like"),
+        (["run", "--intervene", 'Freeze("z")', "--steps", "5"], "the vectors of the model are"),
+        (["run", "--integrator", "flow", "--lr", "0.1"], "--lr is for descent; a flow goes on until --time"),
+        (["run", "--time", "10"], "--time is for --integrator flow"),
+        (["figures", "-j0"], "jobs must be a whole number >= 1, got 0"),
         (["info", "gone.nc"], "no such file: gone.nc"),
         (["figures", "nothing"], "there is no figure 'nothing'; there are"),
     ],
@@ -98,3 +133,16 @@ def test_wrong_inputs_end_in_one_line(monkeypatch, capsys, arguments, says):
 def test_help_says_what_each_command_does(command):
     result = CliRunner().invoke(cli.app, [*command, "--help"])
     assert result.exit_code == 0 and "Usage" in result.output
+
+
+def test_help_shows_what_stands_in_brackets():
+    text = CliRunner().invoke(cli.app, ["run", "--help"]).output
+    assert "[@TIME]" in text and "[default: 16000]" in text
+
+
+def test_an_interruption_ends_in_one_line(monkeypatch, capsys):
+    def interrupted(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.tm, "descend", interrupted)
+    assert called(monkeypatch, capsys, "run") == (130, "", "toymodel: interrupted\n")

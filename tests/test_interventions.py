@@ -43,6 +43,13 @@ def listed(other) -> dict[str, list]:
         "clamp at zero": [tm.Clamp("d", overlap=0)],
         "clamp at the target, later": [tm.Clamp("bc", at=1.3)],
         "clamp for a while": [tm.Clamp("b", overlap=0.3, residual=0.2, at=0.7, until=3.3)],
+        "clamp at the target, then beside it": [tm.Clamp("b", until=1), tm.Clamp("b", overlap=0.5, residual=0.7, at=1)],
+        "clamp beside the target after entries of it": [
+            tm.Clamp("c", entries=2, until=0.9),
+            tm.Clamp("c", at=0.9, until=2.1),
+            tm.Clamp("c", overlap=0.5, residual=0.7, at=2.1, until=3.1),
+            tm.Clamp("c", entries=2, at=3.1),
+        ],
         "clamp like another run": [tm.Clamp("bc", like=other, at=0.9)],
         "clamp the first entries": [tm.Clamp("c", entries=2)],
         "clamp entries for a while, twice": [
@@ -156,6 +163,19 @@ def test_a_state_at_one_time_for_each_run(model, start):
         np.testing.assert_array_equal(state.overlap.sel(seed=seed), expected)
 
 
+def test_a_residual_needs_a_direction(model):
+    """A vector of one entry has no residual; one along its target has one in reduced coordinates only."""
+    small = shaped("paper", (2, 1, 4, 5))
+    acts = [tm.Clamp("b", overlap=0.5, residual=0.7)]
+    for run, start in ((tm.descend, tm.random_start(small, 0)), (tm.descend_vectors, tm.random_vectors(small, 0))):
+        with pytest.raises(ValueError, match=r"Clamp\('b'\): residual must be 0, since a vector of one entry has none"):
+            run(small, start, 5, interventions=acts)
+    vectors = tm.random_vectors(model, 0)
+    vectors["b"] = 2 * vectors["b_target"]
+    with pytest.raises(ValueError, match=r"Clamp\('b'\): its residual has no direction"):
+        tm.descend_vectors(model, vectors, 5, interventions=acts)
+
+
 def test_swept_clamps_and_changes(model, start):
     """Values with a dimension of their own make runs of all combinations."""
     overlap = xr.DataArray([0.0, 0.5], dims="held", coords={"held": [0.0, 0.5]})
@@ -210,16 +230,22 @@ clamp, freeze, block, change = (inspect.unwrap(each) for each in (tm.Clamp, tm.F
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda s: tm.Clamp("b", at=-1), "Clamp: at must be a time >= 0, got -1"),
+        (lambda s: tm.Clamp("b", at=-1), "Clamp: at must be >= 0 and finite, got -1"),
         (lambda s: tm.Freeze("b", at=3, until=3), "Freeze: until must be later than at=3, got 3"),
         (lambda s: tm.Freeze("bz"), r"Freeze\('bz'\): the vectors of the model are \['a', 'b', 'c', 'd'\]"),
         (lambda s: tm.Freeze(""), "the vectors of the model are"),
         (lambda s: tm.Clamp("b", overlap=0, entries=2), "takes one of overlap and residual, like, or entries"),
-        (lambda s: tm.Clamp("b", overlap=float("nan")), "Clamp: overlap must be >= -inf and finite, got nan"),
+        (lambda s: tm.Clamp("b", overlap=float("nan")), "Clamp: overlap must be finite, got nan"),
         (lambda s: tm.Clamp("b", overlap=[0, 1]), "Clamp: overlap must be a number or an xarray.DataArray"),
         (lambda s: tm.Clamp("b", residual=-1), "Clamp: residual must be >= 0 and finite, got -1"),
-        (lambda s: tm.Clamp("b", entries=0), r"Clamp\('b'\): entries must be 1..3, got 0"),
-        (lambda s: tm.Clamp("b", entries=4), r"Clamp\('b'\): entries must be 1..3, got 4"),
+        (lambda s: tm.Clamp("b", entries=0), r"Clamp\('b'\): entries must be a whole number within 1..3, got 0"),
+        (lambda s: tm.Clamp("b", entries=4), r"Clamp\('b'\): entries must be a whole number within 1..3, got 4"),
+        (lambda s: clamp("b", entries="2"), r"Clamp\('b'\): entries must be a whole number within 1..3, got '2'"),
+        (lambda s: clamp("b", at="1"), "Clamp: at must be a number >= 0, got '1'"),
+        (lambda s: clamp("b", until="2"), "Clamp: until must be later than at=0, got '2'"),
+        (lambda s: tm.Clamp("b", at=2), "Clamp: at=2 is not before the end of the run, t=2"),
+        (lambda s: tm.Clamp("b", like=s.assign(residual=-s.residual)), "Clamp: like: residual must be >= 0 and finite"),
+        (lambda s: tm.Clamp("b", like=s * np.nan), "Clamp: like: overlap must be finite, got nan"),
         (lambda s: tm.Clamp("b", entries=2), r"make the start with heads=\{'b': 2\}"),
         (lambda s: tm.Clamp("c", entries=3), r"make the start with heads=\{'c': 3\}"),
         (lambda s: tm.Clamp("b", like=s.expand_dims(time=[0.0])), "take one with tm.state_at"),

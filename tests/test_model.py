@@ -1,13 +1,16 @@
 """Models: declaration, identity, balances, errors."""
 
+import inspect
 import math
 
+import numpy as np
 import pytest
 import sympy as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
 import toymodel as tm
+from toymodel.model import ARGUMENTS
 from toymodel.reduction import reduced_loss, symbols
 
 
@@ -25,9 +28,34 @@ def three_mechanisms() -> tm.Model:
 
 def test_repr_and_latex_show_the_paper_loss():
     model = tm.coopetition()
-    assert "alpha*cost + (ciwl + mu_ciwl)*(icl + mu_icl)" in repr(model)
+    assert "L = (icl + mu_icl)*(ciwl + mu_ciwl) + alpha*cost" in repr(model)
     assert "(a* x b* x c* - a x b x c)^2" in repr(model)
-    assert r"L_{\mathrm{icl}} &= \tfrac12\,\mathrm{mean}\,[(a^* \otimes b^* \otimes c^* - a \otimes b" in model.latex()
+    assert "mean" in repr(model) and "w = " not in repr(model) and "norms" not in repr(model)
+    mean = r"\tfrac12\,\mathrm{mean}\,[(a^* \otimes b^* \otimes c^* - a \otimes b \otimes c)^2]"
+    assert rf"L_{{\mathrm{{icl}}}} &= {mean}" in model.latex()
+    assert (
+        r"(L_{\mathrm{icl}} + \mu_{icl}\right) \left(L_{\mathrm{ciwl}} + \mu_{ciwl}\right) + \alpha C" in model.latex()
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "text"),
+    [
+        (lambda x, y, *, k=1: (x + k) * 2 * y / (x + y + k) - x / 3, "(x + k)*2*y/(x + y + k) - x/3"),
+        (lambda x, y, *, k=1: k - (y - x) ** 1.5 + 0.05 * y * x, "k - (y - x)**1.5 + 0.05*y*x"),
+    ],
+)
+def test_repr_shows_a_loss_in_the_order_in_which_it_was_written(loss, text):
+    assert f"L = {text}\n" in repr(tm.Model({"x": "ab", "y": "b"}, loss, {"a": 2, "b": 3}))
+
+
+def test_repr_and_latex_show_numbers_of_ones_own():
+    model = good(weights={"icl": 1e-5}, target_norms={"b": 3.0})
+    assert "icl = w/2 sum[(a* x b* - a x b)^2], w = 1e-05" in repr(model)
+    assert "cost = 1/2 mean[" in repr(model) and "target norms b: 3" in repr(model)
+    assert (
+        r"\tfrac{w}{2}\,\mathrm{sum}\,[(a^* \otimes b^* - a \otimes b)^2],\quad w = 1.0 \cdot 10^{-5}" in model.latex()
+    )
 
 
 def test_equal_models_have_equal_hashes():
@@ -64,6 +92,11 @@ def test_an_unused_term_frees_a_balance():
     assert [b.conserved for b in without.conserved()] == [True, True]
 
 
+def rank(terms: list[str], used: list[str]) -> int:
+    """How many combinations of squared norms the terms change, counted by numpy."""
+    return int(np.linalg.matrix_rank([[term.count(x) for x in used] for term in terms]))
+
+
 LETTERS = "abcde"
 TERMS = st.lists(st.text(LETTERS, min_size=1, max_size=4), min_size=1, max_size=3)
 
@@ -84,9 +117,19 @@ def test_balances_hold_for_any_model(mechanisms, costs):
         for c, xs in names[1].items()
     }
     slope = {x: sum(s * sp.diff(value, s) for s in planes[x][:2]).subs(point) for x in used}
-    for balance in model.conserved():
+    balances = model.conserved()
+    assert [b.conserved for b in balances].count(True) == len(used) - rank(mechanisms + costs, used)
+    assert len(balances) == len(used) - rank(mechanisms, used)
+    for balance in balances:
         measured = sum(-2 * k * slope[x] for x, k in balance.coefficients.items())
         assert sp.simplify(measured - balance.rate.subs(costs_at).subs(point)) == 0
+
+
+def test_no_argument_of_a_simulation_can_be_a_parameter():
+    """Else its value could not be given in a call."""
+    for simulate in (tm.descend, tm.descend_vectors, tm.flow):
+        named = set(inspect.signature(inspect.unwrap(simulate)).parameters) - {"parameters"}
+        assert named <= ARGUMENTS, simulate
 
 
 def good(**changed):
@@ -102,15 +145,31 @@ def good(**changed):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: tm.coopetition(alpha=-0.1), "alpha must be >= 0, got -0.1"),
-        (lambda: tm.coopetition(mu_icl=math.nan), "mu_icl must be a finite number >= 0, got nan"),
+        (lambda: tm.coopetition(alpha=-0.1), "alpha must be >= 0 and finite, got -0.1"),
+        (lambda: tm.coopetition(mu_icl=math.nan), "mu_icl must be >= 0 and finite, got nan"),
         (lambda: tm.coopetition(dims=(20, 0, 20, 160)), r"dims\['b'\] must be a whole number >= 1, got 0"),
         (lambda: good(dims={"a": 2}), r"one entry for each vector, \['a', 'b'\], got \['a'\]"),
-        (lambda: good(parameters={"beta": 1}), r"unknown parameter 'beta': the loss has \['alpha'\]"),
+        (lambda: good(parameters={"beta": 1}), r"parameters has the unknown name 'beta'; allowed are \['alpha'\]"),
         (lambda: good(loss=lambda icl: icl), r"one argument for each mechanism and cost, \['cost', 'icl'\]"),
-        (lambda: good(loss=lambda icl, cost, *, mu: icl + mu), "mu must be a finite number >= 0, got None"),
+        (
+            lambda: good(loss=lambda icl, cost, *, mu: icl + mu),
+            "parameters must have a value for 'mu', which has no default",
+        ),
         (lambda: good(loss=lambda icl, cost: math.exp(icl) + cost), r"operators \+ - \* / \*\*"),
         (lambda: good(loss=lambda icl, cost: icl if icl > cost else cost), r"operators \+ - \* / \*\*"),
+        (lambda: good(loss=lambda icl, cost: icl // 2 + cost), r"nothing else: got floor\(icl/2\)"),
+        (lambda: good(loss=lambda icl, cost: icl % 2 + cost), r"nothing else: got Mod\(icl, 2\)"),
+        (lambda: good(loss=lambda icl, cost: abs(icl - cost)), r"nothing else: got Abs\(cost - icl\)"),
+        (lambda: good(loss=lambda icl, cost: icl / 0 + cost), "loss must be finite, got .*: it divides by zero"),
+        (lambda: good(loss=lambda icl, cost: icl * math.inf + cost), "loss must be finite"),
+        (
+            lambda: good(loss=lambda icl, cost, *, lr=1: icl + lr * cost),
+            "parameters of the loss: 'lr' cannot be a name",
+        ),
+        (lambda: good(mechanisms="ab"), "mechanisms must be a mapping, name -> value, got 'ab'"),
+        (lambda: good(dims=(2, 3)), r"dims must be a mapping, name -> value, got \(2, 3\)"),
+        (lambda: good(weights=[1]), r"weights must be a mapping, name -> value, got \[1\]"),
+        (lambda: tm.coopetition(dims=(20, 20, 20)), r"dims must be 4 numbers, those of a, b, c, d, got \(20, 20, 20\)"),
         (lambda: good(loss="icl + cost"), "use Model.from_expression"),
         (lambda: good(mechanisms={}), "at least one mechanism"),
         (lambda: good(mechanisms={"loss": "ab"}), "'loss' cannot be a name"),
@@ -120,7 +179,10 @@ def good(**changed):
         (lambda: good(target_norms={"a": -1}), r"target_norms\['a'\] must be > 0"),
         (lambda: tm.Model.from_expression("m.real", {"m": "ab"}, {"a": 2, "b": 2}), "names, numbers and"),
         (lambda: tm.Model.from_expression("m +", {"m": "ab"}, {"a": 2, "b": 2}), "not an expression"),
-        (lambda: tm.Model.from_expression("m * k", {"m": "ab"}, {"a": 2, "b": 2}), "k must be a finite number"),
+        (
+            lambda: tm.Model.from_expression("m * k", {"m": "ab"}, {"a": 2, "b": 2}),
+            "parameters must have a value for 'k'",
+        ),
     ],
 )
 def test_wrong_models_say_what_is_wrong(make, says):

@@ -1,6 +1,10 @@
 """Descent: the reduction against all entries, recording, stopping, batches, sweeps, the limit of small steps."""
 
 import inspect
+import os
+import signal
+import threading
+import time
 from functools import partial
 
 import jax
@@ -13,7 +17,7 @@ from hypothesis import given, settings
 from zoo import cases, entries, shaped
 
 import toymodel as tm
-from toymodel import simulate
+from toymodel import simulate, vectors
 from toymodel.vectors import tensor_loss
 
 # without the check of types that tests have and users have not: what a user's wrong argument meets
@@ -108,10 +112,38 @@ def test_every_thins_the_record_and_nothing_else(model, start, every):
 
 
 def test_long_runs_are_recorded_in_pieces(model, start, monkeypatch):
-    """The pieces that keep memory and progress in hand change nothing."""
-    whole = tm.descend(model, start, 40, lr=0.1, every=3)
-    monkeypatch.setattr(simulate, "LONG", 60)
-    xr.testing.assert_allclose(tm.descend(model, start, 40, lr=0.1, every=3), whole, rtol=1e-13)
+    """The pieces between which a run can be interrupted change nothing, of whatever length they are."""
+    noisy = partial(tm.descend_vectors, noise=0.1, sample=3)
+    for run, begin in ((tm.descend, start), (noisy, tm.random_vectors(model, [0, 1]))):
+        for every in (3, 40):
+            whole = run(model, begin, 40, lr=0.1, every=every)
+            with monkeypatch.context() as cut:
+                cut.setattr(simulate, "PIECE", 7 * simulate.NARROW)
+                cut.setattr(vectors, "PIECE", 7 * vectors.SMALL)
+                xr.testing.assert_allclose(run(model, begin, 40, lr=0.1, every=every), whole, rtol=1e-13)
+
+
+@pytest.mark.parametrize("kind", ["many threads", "all entries"])
+def test_an_interruption_is_prompt(model, kind, monkeypatch):
+    """Ctrl-C ends a run of minutes after the pieces that are under way, and leaves no thread behind."""
+    monkeypatch.setattr(simulate, "_chunk", lambda runs: 2)
+    many = tm.random_start(model, range(8)), tm.random_vectors(model, 0)
+    threads = threading.active_count()
+    alarm = threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGINT])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    alarm.start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            if kind == "many threads":
+                tm.descend(model, many[0], 10**9, lr=1e-9, every=10**9)
+            else:
+                tm.descend_vectors(model, many[1], 10**9, lr=1e-9, every=10**9)
+        assert time.monotonic() - began < 20
+    finally:
+        alarm.join()
+        signal.signal(signal.SIGINT, before)
+    assert threading.active_count() == threads
 
 
 def test_stop_below_is_first_below_of_every_step(model, start):
@@ -235,11 +267,21 @@ WRONG = [
     (dict(beta=1), r"unknown parameter 'beta'; the loss has \['alpha', 'mu', 'nu'\]"),
     (dict(alpha=-1), "alpha must be >= 0 and finite, got -1"),
     (dict(alpha=[0.1, float("inf")]), "alpha must be >= 0 and finite, got inf"),
+    (dict(lr=[0.1, 0.2]), r"lr must be one number, got \[0.1, 0.2\]"),
+    (dict(lr="1"), "lr must be a number > 0, got '1'"),
+    (dict(alpha=[]), "alpha is empty; give at least one number"),
+    (dict(weights={"icl": -1}), r"weights\['icl'\] must be > 0 and finite, got -1"),
+    (dict(weights=[1]), r"weights must be a mapping, name -> value, got \[1\]"),
+    (dict(interventions=tm.Clamp("d")), r"interventions must be a list, such as \[tm.Clamp\('d'\)\], got Clamp"),
+    (
+        dict(steps=10**12),
+        "a record of 1 runs at 1,000,000,000,001 times has .* GiB, .*; record fewer times with every=",
+    ),
     (dict(alpha="big"), "alpha must be a number >= 0, got 'big'"),
     (dict(alpha=[[1.0]]), "alpha must be a number, a list of numbers or an xarray.DataArray, got 2 dimensions"),
     (dict(alpha=xr.DataArray([1.0], dims="time")), "the dimension 'time' belongs to the record"),
     (dict(weights={"other": 1}), r"weights has the unknown name 'other'; allowed are \['icl', 'ciwl', 'cost'\]"),
-    (dict(weights={"icl": 0}), r"weights\['icl'\] must be >= "),
+    (dict(weights={"icl": 0}), r"weights\['icl'\] must be > 0 and finite, got 0"),
     (dict(interventions=["clamp"]), "must be made of Clamp, Freeze, Block and Change, got 'clamp'"),
 ]
 
@@ -250,7 +292,7 @@ def test_wrong_arguments(model, start, kind, wrong, says):
     options = {"steps": 10, **wrong}
     with pytest.raises(ValueError, match=says):
         if kind == "reduced":
-            descend(model, start, **options)
+            descend(model, start.isel(seed=0), **options)
         else:
             descend_vectors(model, tm.random_vectors(model, 0), **options)
 
@@ -262,7 +304,7 @@ def test_wrong_arguments(model, start, kind, wrong, says):
         (lambda s: s.overlap, "start must be a Dataset"),
         (lambda s: s.sel(vector=list("abc")), r"start has no vector 'd'; it has \['a', 'b', 'c'\]"),
         (lambda s: s.assign(residual=-s.residual), "start: residual must be >= 0 and finite"),
-        (lambda s: s.assign(overlap=s.overlap / 0), "start: overlap must be >= -inf and finite"),
+        (lambda s: s.assign(overlap=s.overlap / 0), "start: overlap must be finite"),
         (lambda s: s.expand_dims(time=[0.0]), "take one state of a run with tm.state_at"),
     ],
 )
@@ -274,8 +316,12 @@ def test_wrong_starts(model, start, change, says):
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda m, v: tm.descend(m, tm.from_vectors(m, v), 5, stop_below=0), "stop_below must be > 0, got 0"),
+        (lambda m, v: tm.descend(m, tm.from_vectors(m, v), 5, stop_below=0), "stop_below must be > 0 and finite, got 0"),
         (lambda m, v: tm.descend_vectors(m, v, 5, noise=-1), "noise must be >= 0 and finite, got -1"),
+        (lambda m, v: descend_vectors(m, v, 5, noise="a"), "noise must be a number >= 0, got 'a'"),
+        (lambda m, v: tm.descend_vectors(m, v * np.nan, 5), r"vectors\['a'\] must be finite, got nan"),
+        (lambda m, v: tm.descend_vectors(m, v.assign(b_target=0 * v.b), 5), r"vectors\['b_target'\] must not be 0"),
+        (lambda m, v: tm.descend(m, tm.aligned_start(m).isel(vector=[]), 5), "start has no vector 'a'"),
         (lambda m, v: tm.descend_vectors(m, v, 5, sample=0), "sample must be a whole number >= 1, got 0"),
         (lambda m, v: tm.descend_vectors(m, v, 5, dtype="float16"), "dtype must be 'float32' or 'float64'"),
         (lambda m, v: tm.descend_vectors(m, v.drop_vars("d"), 5), "no variables 'd' and 'd_target'"),

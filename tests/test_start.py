@@ -106,17 +106,68 @@ def test_random_start_scales():
     ("call", "says"),
     [
         (lambda m: tm.random_start(m, range(2), scale=-1), r"scale\['a'\] must be >= 0"),
-        (lambda m: tm.random_start(m, range(2), target_scale=0), r"target_scale\['a'\] must be >= "),
-        (lambda m: tm.random_start(m, range(2), scale={"z": 1}), "unknown vector 'z'"),
+        (lambda m: tm.random_start(m, range(2), target_scale=0), r"target_scale\['a'\] must be > 0 and finite, got 0"),
+        (lambda m: tm.random_start(m, range(2), scale={"z": 1}), "scale has the unknown name 'z'; allowed are"),
         (lambda m: tm.random_start(m, range(2), scale={"a": 1}), "no entry for the vector 'b'"),
         (lambda m: tm.paper_start(m, []), "seeds is empty"),
-        (lambda m: tm.paper_start(m, [-1]), "whole numbers >= 0, got -1"),
-        (lambda m: tm.aligned_start(m, overlap=float("nan")), "overlap must be >= -inf and finite, got nan"),
+        (lambda m: tm.paper_start(m, [-1]), "seeds must be a whole number >= 0, got -1"),
+        (lambda m: tm.aligned_start(m, overlap=float("nan")), "overlap must be finite, got nan"),
         (lambda m: tm.aligned_start(m, residual=-0.5), "residual must be >= 0 and finite, got -0.5"),
         (lambda m: tm.from_vectors(m, tm.random_vectors(tm.coopetition(dims=(20, 20, 20, 5)), 0)), "must have 160"),
-        (lambda m: tm.paper_start(m, 0, heads={"q": 3}), "unknown vector 'q'"),
+        (lambda m: tm.paper_start(m, 1.0), "seeds must be a whole number >= 0, got 1.0"),
+        (lambda m: tm.paper_start(m, 0, heads={"q": 3}), "heads has the unknown name 'q'; allowed are"),
+        (lambda m: tm.paper_start(m, 0, heads={"c": 40}), r"heads\['c'\] must be a whole number within 0..20, got 40"),
+        (lambda m: tm.paper_start(m, 0, heads={"c": -1}), r"heads\['c'\] must be a whole number within 0..20, got -1"),
+        (lambda m: tm.state_at(tm.paper_start(m, 0), 1), "runs must be a record with overlap and residual along time"),
     ],
 )
 def test_wrong_starts(call, says):
     with pytest.raises(ValueError, match=says):
         call(tm.coopetition())
+
+
+def test_a_start_of_another_model_is_refused():
+    """Also as a state of a run; a start that was made by hand, without numbers of entries, fits any model."""
+    model, other = tm.coopetition(dims=(2, 3, 4, 5)), tm.coopetition(dims=(2, 3, 4, 6))
+    start = tm.random_start(other, range(2))
+    state = tm.state_at(tm.descend(other, start, 5), 5)
+    for wrong in (start, state, start.sel(seed=1)):
+        with pytest.raises(ValueError, match="start was made for 6 entries of 'd', the model has 5"):
+            tm.descend(model, wrong, 5)
+    longer = tm.long_pathway(dims=(2, 3, 4, 5, 6))
+    for begin, seeds in ((tm.random_start, 0), (tm.random_start, [0, 1])):
+        with pytest.raises(ValueError, match="start has a vector 'e'; the model has"):
+            tm.descend(model, begin(longer, seeds), 5)
+    with pytest.raises(ValueError, match="vectors has a vector 'e'; the model has"):
+        tm.descend_vectors(model, tm.random_vectors(longer, 0), 5)
+    by_hand = start.drop_vars("entries")
+    assert tm.descend(model, by_hand, 5).loss.sizes["seed"] == 2
+    assert tm.descend(model, tm.aligned_start(other), 5).loss.ndim == 1
+
+
+def test_a_time_that_is_not_recorded_is_refused():
+    model = tm.coopetition(dims=(2, 3, 4, 5))
+    runs = tm.descend(model, tm.random_start(model, 0), 900, lr=0.1, every=300)
+    np.testing.assert_array_equal(tm.state_at(runs, [30, 3 * 10 + 1e-12]).overlap.sel(taken=30), runs.overlap[1])
+    for time, near in ((14.9, "0 and 30"), ([0, 45.1], "30 and 60"), (90.1, "90")):
+        with pytest.raises(ValueError, match=rf"is not recorded; the nearest recorded are {near} \(0..90\)"):
+            tm.state_at(runs, time)
+
+
+def test_a_start_says_how_it_was_made():
+    """Numbers are written out, labelled values too where they are few."""
+    import json
+
+    import xarray as xr
+
+    model = tm.coopetition()
+    assert tm.aligned_start(model, overlap={**dict.fromkeys("abc", 0.2), "d": 0.5}, residual=1).attrs["start"] == (
+        "aligned_start(overlap={'a': 0.2, 'b': 0.2, 'c': 0.2, 'd': 0.5}, residual={'a': 1, 'b': 1, 'c': 1, 'd': 1}, "
+        f"target_norm={dict(model.target_norms)})"
+    )
+    values = xr.DataArray([0.1, 1 / 3], dims="begin")
+    said = tm.aligned_start(model, overlap=values).attrs["start"]
+    data = json.loads(said.split("'a': ")[1].split(", 'b'")[0])
+    assert xr.DataArray.from_dict(data).equals(values)
+    many = xr.DataArray(np.linspace(0, 1, 1000), dims="begin")
+    assert "<begin: 1000; sha256 " in tm.aligned_start(model, overlap=many).attrs["start"]

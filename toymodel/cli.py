@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import toymodel as tm
+from toymodel.checks import whole
 from toymodel.network import cli as network
 from toymodel.sweeps import cli as sweeps
+from toymodel.sweeps.acts import built, interventions_of
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+class Commands(TyperGroup):
+    """Says in one line that a command was interrupted, where Typer would end without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            typer.echo(f"toymodel: {str(stop) or 'interrupted'}", err=True)
+            raise typer.Exit(130) from None
+
+
+# Rich would take [@TIME] in a help text for markup
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help=__doc__,
+)
 app.command()(sweeps.sweep)
 app.command()(sweeps.plot)
 app.command()(network.train)
@@ -27,6 +52,9 @@ def run(
     preset: Annotated[
         str, typer.Option(help="Model: coopetition (the paper's), induction or long_pathway.")
     ] = "coopetition",
+    dims: Annotated[
+        str | None, typer.Option(help="Numbers of entries of its vectors, such as 20,20,20,160 (a, b, c, d).")
+    ] = None,
     loss: Annotated[
         str | None, typer.Option(help='Another loss of the same terms, such as "icl + ciwl + alpha * cost".')
     ] = None,
@@ -35,19 +63,26 @@ def run(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random initial condition (the paper's draws).")] = 7,
     integrator: Annotated[str, typer.Option(help="descent (steps of --lr) or flow (error control).")] = "descent",
-    steps: Annotated[int, typer.Option(help="Number of steps of gradient descent.")] = 16_000,
-    lr: Annotated[float, typer.Option(help="Step size of gradient descent; time = steps x step size.")] = 1.0,
-    time: Annotated[float, typer.Option(help="Duration of gradient flow, in units of time.")] = 16_000.0,
-    every: Annotated[int, typer.Option(help="Record each so many steps.")] = 1,
+    steps: Annotated[int | None, typer.Option(help="Number of steps of descent [default: 16000].")] = None,
+    lr: Annotated[float | None, typer.Option(help="Step size of descent; time = steps x lr [default: 1].")] = None,
+    every: Annotated[int | None, typer.Option(help="Descent: record each so many steps [default: 1].")] = None,
+    stop_below: Annotated[
+        float | None, typer.Option(help="Descent: also say when the loss first falls below this.")
+    ] = None,
+    time: Annotated[float | None, typer.Option(help="Duration of a flow, in units of time [default: 16000].")] = None,
     clamp: Annotated[
         list[str] | None,
         typer.Option(
-            help="Hold a vector: VECTOR (at its target), VECTOR=OVERLAP or VECTOR=OVERLAP,RESIDUAL; @TIME after it."
+            help="Hold a vector: VECTOR (at its target), VECTOR=OVERLAP or VECTOR=OVERLAP,RESIDUAL; from a time on: "
+            "[@TIME] after it. Repeat for several."
         ),
     ] = None,
-    freeze: Annotated[list[str] | None, typer.Option(help="Hold vectors where they are: VECTORS[@TIME].")] = None,
-    block: Annotated[
-        list[str] | None, typer.Option(help="Cut the gradient of a term from its vectors: TERM[:VECTORS][@TIME].")
+    intervene: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='Any intervention: \'Clamp("c", entries=10)\', \'Freeze("bc", at=500)\', \'Block("ciwl", "bc")\', '
+            "'Change(until=500, loss=\"ciwl\")'; repeat for several."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File for the record, NAME.nc.")] = None,
     plot: Annotated[Path | None, typer.Option(help="File for a plot of the losses: .png, .pdf or .svg.")] = None,
@@ -56,38 +91,18 @@ def run(
 
     Example: toymodel run --seed 7 --set alpha=0.1 --clamp d=0 --out run.nc --plot run.png
     """
-    if preset not in PRESETS:
-        raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
-    if integrator not in ("descent", "flow"):
-        raise ValueError(f"integrator must be descent or flow, got {integrator!r}")
-    for path in (out, plot):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise ValueError(f"the folder of {path} does not exist")
-    if plot is not None and plot.suffix not in (".png", ".pdf", ".svg"):
-        raise ValueError(f"plot must end in .png, .pdf or .svg, got {plot.name!r}")
-    model = PRESETS[preset]()
-    parameters: dict[str, Any] = dict(_number_named(text) for text in set_ or [])
-    if loss is not None:
-        names = re.findall(r"\w+", loss)
-        model = tm.Model.from_expression(
-            loss,
-            model.mechanisms,
-            model.dims,
-            costs=model.costs,
-            parameters={p: v for p, v in {**model.parameters, **parameters}.items() if p in names},
-        )
-    acts: Any = [*map(_clamp, clamp or []), *map(_freeze, freeze or []), *map(_block, block or [])]
-    if preset == "long_pathway":
-        small = tm.LONG_PATHWAY_START
-        start = tm.random_start(model, seed, small["scale"], small["target_scale"])
-    else:
-        start = tm.paper_start(model, seed)
-    if integrator == "descent":
-        runs = tm.descend(model, start, steps, lr=lr, every=every, interventions=acts, **parameters)
-    else:
-        runs = tm.flow(model, start, time, interventions=acts, **parameters)
+    _check_file("out", out, (".nc",))
+    _check_file("plot", plot, (".png", ".pdf", ".svg"))
+    options = _options(integrator, dict(steps=steps, lr=lr, every=every, stop_below=stop_below), time)
+    model = _model(preset, dims, loss, dict(_number_named(text) for text in set_ or []))
+    acts = [*map(_clamp, clamp or []), *(built(act, {}, model) for act in interventions_of(intervene or []))]
+    start = _start(preset, model, seed, acts)
+    simulate: Any = tm.descend if integrator == "descent" else tm.flow
+    runs = simulate(model, start, **options, interventions=acts)
     typer.echo(model)
     typer.echo(tm.measure(runs).to_dataframe().to_string())
+    if "stopped" in runs:
+        typer.echo(f"loss below {stop_below:g} at time {float(runs.stopped):g}")
     if out is not None:
         typer.echo(f"wrote {tm.save(runs, out)}")
     if plot is not None:
@@ -112,6 +127,7 @@ def figures(
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="How many figures to make at the same time.")] = 1,
 ) -> None:
     """Make the figures that an edit made stale (runs make in the repository that holds this installation)."""
+    whole("jobs", jobs)
     root = Path(__file__).resolve().parent.parent
     if not (root / "Makefile").exists():
         raise ValueError(f"figures are made in a clone of the repository; {root} has no Makefile")
@@ -121,6 +137,58 @@ def figures(
             known = sorted(path.stem for path in (root / "figures").glob("*.py"))
             raise ValueError(f"there is no figure {name!r}; there are {', '.join(known)}")
     raise typer.Exit(subprocess.run(["make", f"-j{jobs}", *targets], cwd=root).returncode)
+
+
+def _check_file(name: str, path: Path | None, endings: tuple[str, ...]) -> None:
+    """Raises ValueError, before anything is simulated, where a file could not be written in the end."""
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if path.suffix not in endings:
+        raise ValueError(f"{name} must end in {' or '.join(endings)}, got {path.name!r}")
+    if not folder.is_dir():
+        raise ValueError(f"the folder of {path} does not exist")
+    if path.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"{name}: cannot write {path}")
+
+
+def _options(integrator: str, of_descent: dict[str, Any], time: float | None) -> dict[str, Any]:
+    """The arguments of the integrator, once none is given that is for the other one."""
+    if integrator not in ("descent", "flow"):
+        raise ValueError(f"integrator must be descent or flow, got {integrator!r}")
+    given = {name: value for name, value in of_descent.items() if value is not None}
+    if integrator == "flow":
+        if given:
+            raise ValueError(f"--{next(iter(given)).replace('_', '-')} is for descent; a flow goes on until --time")
+        return {"t": 16_000.0 if time is None else time}
+    if time is not None:
+        raise ValueError("--time is for --integrator flow; descent makes --steps of the size --lr")
+    return {"steps": 16_000, **given}
+
+
+def _model(preset: str, dims: str | None, loss: str | None, given: dict[str, float]) -> tm.Model:
+    """The preset with these dimensions, loss and parameters."""
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
+    if dims is not None and not re.fullmatch(r"\d+(,\d+)*", dims):
+        raise ValueError(f"--dims must be whole numbers, such as 20,20,20,160, got {dims!r}")
+    model = PRESETS[preset](**({} if dims is None else {"dims": [int(n) for n in dims.split(",")]}))
+    if loss is None:
+        return model.with_parameters(**given)
+    known = {**model.parameters, **given}
+    names = set(re.findall(r"(?<![\w.])[A-Za-z_]\w*", loss)) - set(model.terms)
+    if missing := sorted(names - set(known)):
+        raise ValueError(f"the loss has the parameter {missing[0]!r}: give it a value with --set {missing[0]}=VALUE")
+    parameters = {p: value for p, value in known.items() if p in names or p in given}
+    return tm.Model.from_expression(loss, model.mechanisms, model.dims, costs=model.costs, parameters=parameters)
+
+
+def _start(preset: str, model: tm.Model, seed: int, acts: Sequence[Any]) -> Any:
+    """The paper's draw, or a small one for the long pathway, with what clamps of first entries need."""
+    heads = {x: act.entries for act in acts if isinstance(act, tm.Clamp) and act.entries for x in act.vectors}
+    if preset == "long_pathway":
+        return tm.random_start(model, seed, **tm.LONG_PATHWAY_START, heads=heads)
+    return tm.paper_start(model, seed, heads)
 
 
 def _number_named(text: str) -> tuple[str, float]:
@@ -149,17 +217,6 @@ def _clamp(text: str) -> tm.Clamp:
     return tm.Clamp(vectors, **dict(zip(("overlap", "residual"), numbers, strict=False)), **at)
 
 
-def _freeze(text: str) -> tm.Freeze:
-    vectors, at = _timed(text)
-    return tm.Freeze(vectors, **at)
-
-
-def _block(text: str) -> tm.Block:
-    text, at = _timed(text)
-    term, _, vectors = text.partition(":")
-    return tm.Block(term, vectors, **at)
-
-
 def _plot(runs: Any, path: Path) -> Path:
     from toymodel import plotting
 
@@ -177,6 +234,3 @@ def main() -> None:
     except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
         typer.echo(f"toymodel: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("toymodel: interrupted", err=True)
-        sys.exit(130)

@@ -21,6 +21,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 from scipy.integrate import solve_ivp
 
+from toymodel.checks import POSITIVE, check_values, mapping, number, whole
 from toymodel.interventions import Intervention
 from toymodel.model import Form, Model
 from toymodel.prepare import Stage, loss_and_slope, measured, problem_of_start
@@ -61,20 +62,24 @@ def flow(
     Returns a record (`toymodel.records`). Raises ValueError for an argument out of range, and RuntimeError where the
     integrator gives up.
     """
-    if not (np.isfinite(t) and t > 0):
-        raise ValueError(f"t must be > 0 and finite, got {t}")
+    t, max_steps = number("t", t, POSITIVE), whole("max_steps", max_steps)
     if method not in ("diffrax", *SCIPY_METHODS):
         raise ValueError(f"method must be 'diffrax', 'LSODA' or 'Radau', got {method!r}")
     if events and method == "diffrax":
         raise ValueError("events are located by scipy: use method='LSODA' or 'Radau'")
     for name, value in (("rtol", rtol), ("atol", atol)):
-        if not 0 < value < 1:
+        if number(name, value, POSITIVE) >= 1:
             raise ValueError(f"{name} must be within 0..1, got {value}")
-    when = recorded_times(t) if times is None else np.asarray(times, dtype=float)
-    if when.ndim != 1 or not len(when) or (np.diff(when) <= 0).any() or when[0] < 0 or when[-1] > t:
+    when = recorded_times(t)
+    if times is not None:
+        check_values("times", times)
+        when = np.asarray(times, dtype=float)
+    if when.ndim != 1 or (np.diff(when) <= 0).any() or when[-1] > t:
         raise ValueError(f"times must be an increasing list within 0..t={t:g}")
+    happening = mapping("events", events)
     problem = problem_of_start(model, start, interventions, weights, parameters)
-    solve = partial(_scipy, method=method, events=dict(events or {})) if method != "diffrax" else _diffrax
+    problem.check_end(t, len(when))
+    solve = partial(_scipy, method=method, events=happening) if method != "diffrax" else _diffrax
     solve = partial(solve, rtol=rtol, atol=atol, max_steps=max_steps, progress=progress)
     attrs = {"integrator": f"flow ({method})", "rtol": rtol, "atol": atol, **start.attrs}
     found: dict[str, np.ndarray] = {}
@@ -222,7 +227,11 @@ def _scipy(
 
 def _located(_t: float, y: Any, *constants: float, observed: Observed, event: Event) -> float:
     """The value of an event; scipy looks for its change of sign."""
-    return event(dict(zip(observed.names, observed.function(*y, *constants), strict=True)))
+    quantities = dict(zip(observed.names, observed.function(*y, *constants), strict=True))
+    try:
+        return event(quantities)
+    except KeyError as error:
+        raise ValueError(f"events: there is no quantity {error}; there are {observed.names}") from None
 
 
 class Observed(NamedTuple):

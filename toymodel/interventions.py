@@ -21,17 +21,20 @@ import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, ClassVar, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from toymodel.labels import Batch, as_labelled, check_values
+from toymodel.checks import check_values, number, whole
+from toymodel.labels import Batch, as_labelled
 from toymodel.model import Model
 from toymodel.state import Full, Reduced
 
 State = TypeVar("State", Reduced, Full)
+ROUNDING = 1e-9  # a recorded residual that is below this may be 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,10 +45,9 @@ class Intervention:
     until: float = math.inf
 
     def __post_init__(self):
-        if not (math.isfinite(self.at) and self.at >= 0):
-            raise ValueError(f"{type(self).__name__}: at must be a time >= 0, got {self.at}")
-        if not self.until > self.at:
-            raise ValueError(f"{type(self).__name__}: until must be later than at={self.at:g}, got {self.until}")
+        at = number(f"{type(self).__name__}: at", self.at)
+        if not isinstance(self.until, Real) or not self.until > at:
+            raise ValueError(f"{type(self).__name__}: until must be later than at={at:g}, got {self.until!r}")
 
     def check(self, model: Model) -> None:
         """Raises ValueError where the intervention does not fit the model."""
@@ -76,8 +78,8 @@ class _OfVectors(Intervention):
     vectors: str = field(kw_only=False)
 
     def check(self, model: Model) -> None:
-        unknown = [x for x in self.vectors if x not in model.dims]
-        if unknown or not self.vectors:
+        known = isinstance(self.vectors, str) and self.vectors and set(self.vectors) <= set(model.vectors)
+        if not known:
             raise ValueError(
                 f"{type(self).__name__}({self.vectors!r}): the vectors of the model are {list(model.vectors)}"
             )
@@ -112,15 +114,19 @@ class Clamp(_OfVectors):
             raise ValueError(
                 "Clamp: like must hold overlap and residual at one time; take one with tm.state_at(runs, time)"
             )
+        if self.like is not None:
+            check_values("Clamp: like: overlap", self.like["overlap"], -math.inf)
+            check_values("Clamp: like: residual", self.like["residual"])
 
     def check(self, model: Model) -> None:
         super().check(model)
-        if self.entries is not None:
-            for x in self.vectors:
-                if not 1 <= self.entries <= model.dims[x]:
-                    raise ValueError(f"Clamp({x!r}): entries must be 1..{model.dims[x]}, got {self.entries}")
         if self.like is not None and (missing := set(self.vectors) - set(self.like["vector"].values.tolist())):
             raise ValueError(f"Clamp: like has no vector {sorted(missing)[0]!r}; take a state of a run that has it")
+        for x in self.vectors:
+            if self.entries is not None:
+                whole(f"Clamp({x!r}): entries", self.entries, 1, model.dims[x])
+            if model.dims[x] == 1 and np.any(np.asarray(self._coordinates(x)[1]) > ROUNDING):
+                raise ValueError(f"Clamp({x!r}): residual must be 0, since a vector of one entry has none")
 
     def _coordinates(self, x: str) -> tuple[Any, Any]:
         if self.like is not None:

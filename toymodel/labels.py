@@ -6,12 +6,18 @@ state was taken). A `Batch` is their common shape; its runs are all combinations
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import xarray as xr
+
+from toymodel.checks import check_values, mapping
+
+SHORT = 4000  # characters of a value that is written out in the attributes of a record
 
 
 @dataclass(frozen=True)
@@ -68,25 +74,29 @@ def as_labelled(name: str, value: Any) -> Any:
         raise ValueError(
             f"{name} must be a number, a list of numbers or an xarray.DataArray, got {np.ndim(value)} dimensions"
         )
+    check_values(name, value)
     return xr.DataArray(np.asarray(value, dtype=float), dims=name, coords={name: np.asarray(value, dtype=float)})
-
-
-def check_values(name: str, value: Any, least: float = 0.0) -> None:
-    """Raises ValueError unless every entry of the value is a finite number >= least."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "iuf":
-        raise ValueError(f"{name} must be a number >= {least:g}, got {value!r}")
-    wrong = ~(np.isfinite(array) & (array >= least))
-    if wrong.any():
-        raise ValueError(f"{name} must be >= {least:g} and finite, got {array[wrong].flat[0]}")
 
 
 def per_vector(name: str, value: Any, vectors: Sequence[str]) -> dict[str, Any]:
     """One value for each vector, from one for all or from a mapping letter -> value."""
     if not isinstance(value, Mapping):
         return dict.fromkeys(vectors, value)
-    if unknown := set(value) - set(vectors):
-        raise ValueError(f"{name} names the unknown vector {sorted(unknown)[0]!r}; the model has {list(vectors)}")
-    if missing := set(vectors) - set(value):
+    given = mapping(name, value, vectors)
+    if missing := set(vectors) - set(given):
         raise ValueError(f"{name} has no entry for the vector {sorted(missing)[0]!r}")
-    return dict(value)
+    return given
+
+
+def as_text(value: Any) -> str:
+    """A value as text to make it again from: numbers as they are, labelled values as JSON (`xarray`'s `to_dict`), and
+    those that are long as their sizes and a digest."""
+    if isinstance(value, Mapping) and not isinstance(value, xr.Dataset):
+        return "{" + ", ".join(f"{key!r}: {as_text(part)}" for key, part in value.items()) + "}"
+    if not isinstance(value, (xr.DataArray, xr.Dataset)):
+        return str(value)
+    text = json.dumps(value.to_dict(), default=str)
+    if len(text) <= SHORT:
+        return text
+    sizes = ", ".join(f"{d}: {n}" for d, n in value.sizes.items())
+    return f"<{sizes}; sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}>"

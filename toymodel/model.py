@@ -19,18 +19,25 @@ import inspect
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import sympy as sp
 from sympy.printing.str import StrPrinter
 
+from toymodel.checks import POSITIVE, mapping, number, whole
+
 Value = TypeVar("Value")
 
-RESERVED = {"loss", "time", "step", "vector", "overlap", "residual", "target_norm", "seed", "stopped"}
+# what a record holds, and the arguments of simulations that stand beside the parameters of the loss
+RECORDED = {"loss", "time", "step", "vector", "mechanism", "overlap", "residual", "target_norm", "seed", "stopped"}
+ARGUMENTS = {
+    *("model", "start", "vectors", "steps", "lr", "t", "every", "times", "stop_below", "rtol", "atol", "max_steps"),
+    *("method", "events", "noise", "sample", "noise_seed", "dtype", "interventions", "weights", "progress"),
+    *("at", "until"),
+}
 
 
 class FrozenDict(Mapping[str, Value]):
@@ -91,7 +98,8 @@ class Model:
     dims
         letter -> number of entries of that vector.
     parameters
-        name -> value, each >= 0; what is not given here is the default in the signature of the loss.
+        name -> value, each >= 0; what is not given here is the default in the signature of the loss. A name that is an
+        argument of a simulation, such as lr or steps, cannot be that of a parameter.
     weights
         term -> w, > 0; by default 1 / (number of entries of the term's tensor).
     target_norms
@@ -111,32 +119,21 @@ class Model:
     target_norms: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        terms = {**self.mechanisms, **self.costs}
-        _check_terms(self.mechanisms, self.costs)
-        _check_dims(self.dims, set("".join(terms.values())))
+        terms = _checked_terms(self.mechanisms, self.costs)
+        dims = _checked_dims(self.dims, set("".join(terms.values())))
         defaults = _parameters_of(self.loss, terms)
-        unknown = set(self.parameters) - set(defaults)
-        if unknown:
-            raise ValueError(f"unknown parameter {sorted(unknown)[0]!r}: the loss has {sorted(defaults) or 'none'}")
-        parameters = {p: _checked(p, self.parameters.get(p, default)) for p, default in defaults.items()}
-        weights = {t: self.weights.get(t, 1 / math.prod(self.dims[x] for x in xs)) for t, xs in terms.items()}
-        norms = {x: self.target_norms.get(x, math.sqrt(n)) for x, n in self.dims.items()}
-        for what, given, allowed in (
-            ("weights", self.weights, weights),
-            ("target_norms", self.target_norms, norms),
-        ):
-            for name, value in given.items():
-                if name not in allowed:
-                    raise ValueError(f"{what} has the unknown name {name!r}; allowed are {sorted(allowed)}")
-                if not (math.isfinite(value) and value > 0):
-                    raise ValueError(f"{what}[{name!r}] must be > 0 and finite, got {value}")
+        values = defaults | mapping("parameters", self.parameters, defaults)
+        if missing := [p for p, value in values.items() if value is None]:
+            raise ValueError(f"parameters must have a value for {missing[0]!r}, which has no default in the loss")
+        weights = _weights_of_a_mean(terms, dims) | mapping("weights", self.weights, terms)
+        norms = _norms_of_a_draw(dims) | mapping("target_norms", self.target_norms, dims)
         frozen = dict(
             mechanisms=self.mechanisms,
             costs=self.costs,
-            dims={x: int(n) for x, n in self.dims.items()},
-            parameters=parameters,
-            weights=weights,
-            target_norms=norms,
+            dims=dims,
+            parameters={p: number(p, value) for p, value in values.items()},
+            weights={t: number(f"weights[{t!r}]", weight, POSITIVE) for t, weight in weights.items()},
+            target_norms={x: number(f"target_norms[{x!r}]", norm, POSITIVE) for x, norm in norms.items()},
         )
         for name, value in frozen.items():
             object.__setattr__(self, name, FrozenDict(value))
@@ -155,19 +152,28 @@ class Model:
     @cached_property
     def expression(self) -> sp.Expr:
         """The loss as a sympy expression of one symbol for each term and parameter."""
+        rule = "loss must use the operators + - * / ** on its arguments and nothing else"
         try:
-            loss = self.loss(
-                **{t: sp.Symbol(t, nonnegative=True) for t in self.terms},
-                **{p: sp.Symbol(p, nonnegative=True) for p in self.parameters},
-            )
-            loss = sp.sympify(loss, strict=True)
-            if not isinstance(loss, sp.Expr) or not {str(s) for s in loss.free_symbols} & set(self.terms):
-                raise TypeError(f"got {loss}")
-            return loss
+            loss = sp.sympify(self._loss_of_symbols(), strict=True)
         except (TypeError, AttributeError, sp.SympifyError) as error:
-            raise ValueError(
-                f"loss must use the operators + - * / ** on its arguments and nothing else: {error}"
-            ) from None
+            raise ValueError(f"{rule}: {error}") from None
+        if loss.has(sp.zoo, sp.nan, sp.oo, -sp.oo):
+            raise ValueError(f"loss must be finite, got {loss}: it divides by zero")
+        foreign = [part for part in sp.preorder_traversal(loss) if not isinstance(part, _OPERATIONS)]
+        if foreign or not {str(s) for s in loss.free_symbols} & set(self.terms):
+            raise ValueError(f"{rule}: got {foreign[0] if foreign else loss}")
+        return loss
+
+    def _loss_of_symbols(self) -> Any:
+        names = (*self.terms, *self.parameters)
+        return self.loss(**{name: sp.Symbol(name, nonnegative=True) for name in names})
+
+    @cached_property
+    def _declared(self) -> sp.Expr:
+        """The loss as it was written, in that order: to be shown, not to be computed with."""
+        with sp.evaluate(False):
+            loss = sp.sympify(self._loss_of_symbols())
+        return _flat(loss)
 
     @cached_property
     def form(self) -> Form:
@@ -216,30 +222,43 @@ class Model:
         return balances
 
     def latex(self) -> str:
-        """The loss and its terms as LaTeX, one line each, as the paper writes them."""
+        """The loss as it was declared and its terms as LaTeX, one line each, as the paper writes them."""
         names = {sp.Symbol(t, nonnegative=True): rf"L_{{\mathrm{{{t}}}}}" for t in self.mechanisms}
         names |= {sp.Symbol(c, nonnegative=True): rf"C_{{\mathrm{{{c}}}}}" for c in self.costs}
-        lines = [f"L &= {sp.latex(self.expression, symbol_names=names)}"]
+        lines = [f"L &= {sp.latex(self._declared, symbol_names=names, order='none')}"]
         for t, xs in self.terms.items():
             product = r" \otimes ".join(xs)
             target = r" \otimes ".join(f"{x}^*" for x in xs)
             symbol = names[sp.Symbol(t, nonnegative=True)]
             inside = f"({target} - {product})^2" if t in self.mechanisms else f"({product})^2"
-            lines.append(rf"{symbol} &= \tfrac12\,\mathrm{{mean}}\,[{inside}]")
+            if self._is_mean(t):
+                lines.append(rf"{symbol} &= \tfrac12\,\mathrm{{mean}}\,[{inside}]")
+            else:
+                weight = sp.latex(sp.Float(self.weights[t], 6))
+                lines.append(rf"{symbol} &= \tfrac{{w}}{{2}}\,\mathrm{{sum}}\,[{inside}],\quad w = {weight}")
         return r"\begin{aligned}" + " \\\\\n".join(lines) + r"\end{aligned}"
 
     def _repr_latex_(self) -> str:
         return f"${self.latex()}$"
 
     def __repr__(self) -> str:
-        lines = [f"L = {self.expression}"]
+        loss = sp.sstr(self._declared, order="none").replace("- 1*", "- ")  # sympy's way to write a difference
+        lines = [f"L = {loss}"]
         for t, xs in self.terms.items():
             product = " x ".join(xs)
             inside = f"({' x '.join(f'{x}*' for x in xs)} - {product})^2" if t in self.mechanisms else f"({product})^2"
-            lines.append(f"{t} = 1/2 mean[{inside}]")
-        numbers = ", ".join(f"{name} = {value:g}" for name, value in self.parameters.items())
-        sizes = ", ".join(f"{x}: {n}" for x, n in self.dims.items())
-        return "Model(" + "\n      ".join([*lines, *([numbers] if numbers else []), f"dimensions {sizes}"]) + ")"
+            mean = f"1/2 mean[{inside}]"
+            lines.append(f"{t} = " + (mean if self._is_mean(t) else f"w/2 sum[{inside}], w = {self.weights[t]:g}"))
+        norms = {x: norm for x, norm in self.target_norms.items() if norm != _norms_of_a_draw(self.dims)[x]}
+        if self.parameters:
+            lines.append(", ".join(f"{name} = {value:g}" for name, value in self.parameters.items()))
+        lines.append("dimensions " + ", ".join(f"{x}: {n}" for x, n in self.dims.items()))
+        if norms:
+            lines.append("target norms " + ", ".join(f"{x}: {norm:g}" for x, norm in norms.items()))
+        return "Model(" + "\n      ".join(lines) + ")"
+
+    def _is_mean(self, term: str) -> bool:
+        return self.weights[term] == _weights_of_a_mean(self.terms, self.dims)[term]
 
     def to_json(self) -> str:
         """Everything that defines the model; `Model.from_json` reads it back."""
@@ -258,7 +277,8 @@ class Model:
 
         Every name in it that is no mechanism or cost is a parameter and needs a value in `parameters`.
         """
-        return cls(mechanisms, _loss_of(loss, {*mechanisms, *others.get("costs", {})}), dims, **others)
+        terms = _checked_terms(mechanisms, others.get("costs", {}))
+        return cls(mechanisms, _loss_of(loss, set(terms)), dims, **others)
 
 
 class _Exact(StrPrinter):
@@ -268,6 +288,7 @@ class _Exact(StrPrinter):
         return repr(float(expr))
 
 
+_OPERATIONS = (sp.Add, sp.Mul, sp.Pow, sp.Symbol, sp.Number)
 _PARTS = ("mechanisms", "costs", "dims", "parameters", "weights", "target_norms")
 
 
@@ -307,7 +328,7 @@ def coopetition(
         mechanisms={"icl": "abc", "ciwl": "dbc"},
         costs={"cost": "ad"},
         loss=_coopetition_loss,
-        dims=dict(zip("abcd", dims, strict=True)),
+        dims=_dims_of("abcd", dims),
         parameters={"mu_icl": mu_icl, "mu_ciwl": mu_ciwl, "alpha": alpha},
     )
 
@@ -320,15 +341,16 @@ def long_pathway(
 ) -> Model:
     """The paper's model with one more vector, e, in the pathway of in-context learning: icl = a x e x b x c.
 
-    The smallest change found after which ICL comes first, is transient, and does not emerge in time once CIWL is
-    blocked (`derivations/cooperation.py`). It holds for small starts in which d starts larger than the others and its
-    target is stronger: `random_start(long_pathway(), seeds, **LONG_PATHWAY_START)`. `dims` are those of a, b, c, d, e.
+    From `random_start(long_pathway(), seeds, **LONG_PATHWAY_START)` ICL comes first, is transient, and does not emerge
+    in time once CIWL is blocked (`derivations/cooperation.py`). That takes the vector, a target of d 4 times longer and
+    a d that starts 50 times larger than the rest. The published model does the same without a new vector where d
+    starts 10,000 times larger and its target is 3 times longer. `dims` are those of a, b, c, d, e.
     """
     return Model(
         mechanisms={"icl": "aebc", "ciwl": "dbc"},
         costs={"cost": "ad"},
         loss=_coopetition_loss,
-        dims=dict(zip("abcde", dims, strict=True)),
+        dims=_dims_of("abcde", dims),
         parameters={"mu_icl": mu_icl, "mu_ciwl": mu_ciwl, "alpha": alpha},
     )
 
@@ -347,20 +369,34 @@ def _coopetition_loss(icl, ciwl, cost, *, mu_icl, mu_ciwl, alpha):
 
 def induction(dims: tuple[int, int, int] = (20, 20, 20)) -> Model:
     """One mechanism of three vectors, the toy model of an induction head (arXiv 2404.07129)."""
-    return Model(mechanisms={"icl": "abc"}, loss=_induction_loss, dims=dict(zip("abc", dims, strict=True)))
+    return Model(mechanisms={"icl": "abc"}, loss=_induction_loss, dims=_dims_of("abc", dims))
 
 
 def _induction_loss(icl):
     return icl
 
 
-def _checked(name: str, value: float | None) -> float:
-    """The value of a parameter; raises ValueError unless it is a finite number >= 0."""
-    if not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
-    if value < 0:
-        raise ValueError(f"{name} must be >= 0, got {value}")
-    return float(value)
+def _dims_of(letters: str, dims: Sequence[int]) -> dict[str, int]:
+    """The numbers of entries by letter; raises ValueError unless there is one for each."""
+    if not isinstance(dims, Sequence) or len(dims) != len(letters):
+        raise ValueError(f"dims must be {len(letters)} numbers, those of {', '.join(letters)}, got {dims!r}")
+    return dict(zip(letters, dims, strict=True))
+
+
+def _weights_of_a_mean(terms: Mapping[str, str], dims: Mapping[str, int]) -> dict[str, float]:
+    return {t: 1 / math.prod(dims[x] for x in xs) for t, xs in terms.items()}
+
+
+def _norms_of_a_draw(dims: Mapping[str, int]) -> dict[str, float]:
+    return {x: math.sqrt(n) for x, n in dims.items()}
+
+
+def _flat(loss: Any) -> sp.Expr:
+    """Sums of sums and products of products as one sum or product, in the order in which they stand."""
+    parts: list[Any] = []
+    for part in map(_flat, loss.args):
+        parts += part.args if part.func is loss.func and isinstance(part, (sp.Add, sp.Mul)) else [part]
+    return loss.func(*parts, evaluate=False) if parts else loss
 
 
 def _nullspace(rows: list[list[int]], columns: int) -> list[sp.Matrix]:
@@ -372,27 +408,31 @@ def _nullspace(rows: list[list[int]], columns: int) -> list[sp.Matrix]:
     return basis
 
 
-def _check_terms(mechanisms: Mapping[str, str], costs: Mapping[str, str]) -> None:
-    if not mechanisms:
+def _checked_terms(mechanisms: Mapping[str, str], costs: Mapping[str, str]) -> dict[str, str]:
+    """Mechanisms and costs together; raises ValueError where one of them is not a name and letters."""
+    if not mapping("mechanisms", mechanisms):
         raise ValueError("mechanisms must name at least one mechanism, such as {'icl': 'abc'}")
-    for what, terms in (("mechanisms", mechanisms), ("costs", costs)):
+    for what, terms in (("mechanisms", mechanisms), ("costs", mapping("costs", costs))):
         for name, letters in terms.items():
-            if not name.isidentifier() or name in RESERVED:
-                raise ValueError(f"{what}: {name!r} cannot be a name; use an identifier other than {sorted(RESERVED)}")
+            _check_name(what, name, RECORDED)
             if not (isinstance(letters, str) and letters.isascii() and letters.isalpha()):
                 raise ValueError(
                     f"{what}[{name!r}] must be letters, one for each vector, such as 'abc', got {letters!r}"
                 )
     if both := set(mechanisms) & set(costs):
         raise ValueError(f"{sorted(both)[0]!r} is both a mechanism and a cost")
+    return {**mechanisms, **costs}
 
 
-def _check_dims(dims: Mapping[str, int], used: set[str]) -> None:
-    for x, n in dims.items():
-        if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
-            raise ValueError(f"dims[{x!r}] must be a whole number >= 1, got {n!r}")
-    if set(dims) != used:
+def _check_name(what: str, name: str, taken: set[str]) -> None:
+    if not (isinstance(name, str) and name.isidentifier()) or name in taken:
+        raise ValueError(f"{what}: {name!r} cannot be a name; use an identifier that records and calls do not use")
+
+
+def _checked_dims(dims: Mapping[str, int], used: set[str]) -> dict[str, int]:
+    if set(mapping("dims", dims)) != used:
         raise ValueError(f"dims must have one entry for each vector, {sorted(used)}, got {sorted(dims)}")
+    return {x: whole(f"dims[{x!r}]", n) for x, n in dims.items()}
 
 
 def _parameters_of(loss: Callable[..., Any], terms: Mapping[str, str]) -> dict[str, float | None]:
@@ -408,6 +448,8 @@ def _parameters_of(loss: Callable[..., Any], terms: Mapping[str, str]) -> dict[s
         raise ValueError(
             f"loss must take one argument for each mechanism and cost, {sorted(terms)}, got {sorted(named)}"
         )
+    for p in keywords:
+        _check_name("parameters of the loss", p.name, RECORDED | ARGUMENTS)
     return {p.name: None if p.default is p.empty else p.default for p in keywords}
 
 

@@ -32,12 +32,12 @@ def version(package: str) -> str:
 
 @cache
 def commit() -> str:
-    """The commit of the working tree that this module lies in, "unknown" outside of one."""
-    here = Path(__file__).resolve().parent
+    """The commit of the working tree that this module lies in, with "-dirty" where a tracked file differs from it;
+    "unknown" outside of one."""
+    here = str(Path(__file__).resolve().parent)
+    describe = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        found = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
-        )
+        found = subprocess.run(describe, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return found.stdout.strip() or "unknown"

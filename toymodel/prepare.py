@@ -6,6 +6,7 @@ nothing is switched. An integrator only has to carry a state through one stage.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from toymodel.checks import POSITIVE, check_values, mapping
 from toymodel.interventions import Intervention, segments
-from toymodel.labels import Batch, as_labelled, check_values
+from toymodel.labels import Batch, as_labelled
 from toymodel.model import Form, FrozenDict, Model
 from toymodel.reduction import reduced_loss, terms
 from toymodel.start import check_start
@@ -56,9 +58,7 @@ class Problem:
         parameters: Mapping[str, Any],
     ) -> Problem:
         """Checks the arguments against the model; `labelled` is what the start brings of dimensions."""
-        for act in interventions:
-            if not isinstance(act, Intervention):
-                raise ValueError(f"interventions must be made of Clamp, Freeze, Block and Change, got {act!r}")
+        for act in _listed(interventions):
             act.check(model)
         given = {p: as_labelled(p, value) for p, value in parameters.items()}
         of_loss = {p for act in interventions for p in act.changed(model).parameters}
@@ -66,17 +66,36 @@ class Problem:
             if p not in model.parameters and p not in of_loss:
                 raise ValueError(f"unknown parameter {p!r}; the loss has {sorted(model.parameters) or 'none'}")
             check_values(p, value)
-        weighed = {t: as_labelled(f"weight_{t}", value) for t, value in {**model.weights, **(weights or {})}.items()}
+        others = mapping("weights", weights, model.terms)
+        weighed = {t: as_labelled(f"weight_{t}", value) for t, value in {**model.weights, **others}.items()}
         for t, value in weighed.items():
-            if t not in model.terms:
-                raise ValueError(f"weights has the unknown name {t!r}; allowed are {list(model.terms)}")
-            check_values(f"weights[{t!r}]", value, np.nextafter(0, 1))
+            check_values(f"weights[{t!r}]", value, POSITIVE)
         values = [*given.values(), *weighed.values(), *(v for act in interventions for v in act.labelled())]
-        batch = Batch.of([*labelled, *(v for v in values if isinstance(v, xr.DataArray))])
+        values = [value for value in values if isinstance(value, xr.DataArray)]
+        batch = Batch.of([*labelled, *values])
         if taken := {"time", "step", "vector", "mechanism"} & set(batch.dims):
             raise ValueError(f"the dimension {min(taken)!r} belongs to the record; sweep along another name")
         parameters = {**model.parameters, **given}
+        for p in {*parameters} & {*batch.dims}:
+            if not any(p in value.dims for value in values):
+                raise ValueError(
+                    f"start has the dimension {p!r}, as a parameter is called: give {p}=start[{p!r}], or rename it"
+                )
         return cls(model, batch, parameters, weighed, tuple(interventions))
+
+    def check_end(self, end: float, records: int) -> None:
+        """Raises ValueError where an intervention never acts before the time `end`, or a record of so many times would
+        not fit into memory."""
+        for act in self.interventions:
+            if act.at >= end:
+                raise ValueError(f"{type(act).__name__}: at={act.at:g} is not before the end of the run, t={end:g}")
+        quantities = 1 + len(self.model.terms) + 2 * len(self.model.vectors)
+        size = 8 * quantities * self.batch.runs * records
+        if size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+            raise ValueError(
+                f"a record of {self.batch.runs} runs at {records:,} times has {size / 2**30:,.0f} GiB, more than the "
+                "memory of this machine; record fewer times with every=... (or times=... of a flow)"
+            )
 
     def block(self, runs: slice) -> Problem:
         """The same problem for some of its runs."""
@@ -128,6 +147,15 @@ class Problem:
             grams={x: Gram(*(part[x] for part in inner)) for x in entries},
             entries=FrozenDict(entries),
         )
+
+
+def _listed(interventions: Any) -> Sequence[Intervention]:
+    if isinstance(interventions, Intervention) or not isinstance(interventions, Sequence):
+        raise ValueError(f"interventions must be a list, such as [tm.Clamp('d')], got {interventions!r}")
+    for act in interventions:
+        if not isinstance(act, Intervention):
+            raise ValueError(f"interventions must be made of Clamp, Freeze, Block and Change, got {act!r}")
+    return interventions
 
 
 def problem_of_start(

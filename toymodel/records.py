@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 from toymodel.interventions import Intervention
+from toymodel.labels import as_text
 from toymodel.model import Model
 from toymodel.origin import origin
 from toymodel.prepare import Problem
@@ -53,8 +54,9 @@ def record(
     if steps is not None:
         runs = runs.assign_coords(step=("time", steps))
     given = {**problem.parameters, **{f"weight_{t}": value for t, value in problem.weights.items()}}
-    swept = {name: value for name, value in given.items() if isinstance(value, xr.DataArray)}
-    runs = runs.assign_coords({name: value for name, value in swept.items() if name not in runs.coords})
+    shown = {name for name, value in given.items() if isinstance(value, xr.DataArray)}
+    shown |= {*given} & {*runs.coords}  # brought by a start that was taken from another run: what holds here wins
+    runs = runs.assign_coords({name: given[name] for name in shown - {*runs.dims}})
     runs.attrs = {**attrs, **_origin(problem)}
     return runs
 
@@ -74,32 +76,34 @@ def _origin(problem: Problem) -> dict[str, Any]:
 
 
 def _described(act: Intervention, model: Model) -> str:
-    """One line for an intervention; the values of a labelled argument are named by their dimensions only."""
+    """One line for an intervention, with the numbers of labelled arguments where they are few (`labels.as_text`)."""
     parts = []
     for name, value in {**vars(act), **act.parameters()}.items():
-        if isinstance(value, (xr.DataArray, xr.Dataset)):
-            value = f"<{', '.join(f'{d}: {n}' for d, n in value.sizes.items())}>"
-        elif callable(value):
-            value = act.changed(model).expression
-        if value not in (None, float("inf"), "") and not name.startswith("_"):
-            parts.append(f"{name}={value}")
+        if isinstance(value, xr.Dataset):
+            value = value[["overlap", "residual"]].sel(vector=list(act.vectors))  # type: ignore[attr-defined]
+        text = str(act.changed(model).expression) if callable(value) else as_text(value)
+        if text not in ("None", "inf", "") and not name.startswith("_"):
+            parts.append(f"{name}={text}")
     return f"{type(act).__name__}({', '.join(parts)})"
 
 
 def model_of(runs: xr.Dataset) -> Model:
-    """The model of a record."""
+    """The model of a record; raises ValueError for what is no record of a run."""
+    if "model" not in getattr(runs, "attrs", {}):
+        raise ValueError("this is no record of a run: it has no attribute 'model'")
     return Model.from_json(runs.attrs["model"])
 
 
 def save(runs: xr.Dataset, path: str | os.PathLike[str]) -> Path:
-    """Writes a record to a NetCDF file (`.nc`), under a temporary name first: a file is there whole or not at all.
+    """Writes a record or a start to a NetCDF file (`.nc`), under a temporary name first: it is there whole or not at
+    all.
 
     Raises ValueError for another ending, OSError where it cannot be written.
     """
     path = _netcdf(path)
     whole = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        runs.to_netcdf(whole, engine="h5netcdf", invalid_netcdf=False)
+        runs.assign_attrs(toymodel_format=FORMAT).to_netcdf(whole, engine="h5netcdf", invalid_netcdf=False)
         os.replace(whole, path)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
@@ -110,7 +114,7 @@ def save(runs: xr.Dataset, path: str | os.PathLike[str]) -> Path:
 
 
 def load(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Reads a record that `save` wrote.
+    """Reads what `save` wrote.
 
     Raises FileNotFoundError, and ValueError for a file that is truncated, is no record, or has another format version.
     """
@@ -125,7 +129,7 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     found = runs.attrs.get("toymodel_format")
     if found is None:
         raise ValueError(f"{path} is not a record of toymodel (it has no toymodel_format)")
-    if int(found) != FORMAT:
+    if found != FORMAT:
         raise ValueError(f"{path} has format {found}, this version of toymodel reads format {FORMAT}")
     return runs
 

@@ -10,6 +10,7 @@ of runs that fit into the cache, one thread for each core.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 from tqdm import tqdm
 
+from toymodel.checks import POSITIVE, number, whole
 from toymodel.interventions import Intervention
 from toymodel.model import Form, Model
 from toymodel.prepare import Problem, Stage, loss_and_slope, measured, problem_of_start
@@ -31,7 +33,8 @@ from toymodel.records import record
 from toymodel.state import Count, Number, PerRun, Reduced
 
 RUNS_AT_ONCE = 1024  # coordinates, gradients and constants of so many runs stay in the second-level cache
-LONG = 1e7  # run-steps after which progress is reported (a fraction of a second)
+PIECE = 20_000_000  # run-steps between two looks at an interruption (less than a second)
+NARROW = 64  # a step of fewer runs takes as long as one of so many
 
 
 def descend(
@@ -58,16 +61,13 @@ def descend(
     Returns a record (`toymodel.records`). Raises ValueError for an argument out of range and FloatingPointError where
     the loss of a run diverges (a smaller lr helps).
     """
-    for name, value in (("steps", steps), ("every", every)):
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
-    if not (np.isfinite(lr) and lr > 0):
-        raise ValueError(f"lr must be > 0 and finite, got {lr}")
-    if stop_below is not None and not stop_below > 0:
-        raise ValueError(f"stop_below must be > 0, got {stop_below}")
+    steps, every, lr = whole("steps", steps), whole("every", every), number("lr", lr, POSITIVE)
+    if stop_below is not None:
+        stop_below = number("stop_below", stop_below, POSITIVE)
     problem = problem_of_start(model, start, interventions, weights, parameters)
+    problem.check_end(steps * lr, steps // every + 1)
     with jax.enable_x64(True):
-        run = _run(problem, start, int(steps), float(lr), int(every), stop_below, progress)
+        run = _run(problem, start, steps, lr, every, stop_below, progress)
     attrs = {"integrator": "descent", "steps": steps, "lr": lr, "every": every, **start.attrs}
     runs = record(problem, run.steps * lr, run.steps, run.losses, run.planes, attrs)
     if stop_below is not None:
@@ -97,20 +97,27 @@ def _run(
     stop_below: float | None,
     progress: bool | None,
 ) -> _Recorded:
-    """All stages for all blocks of runs."""
+    """All stages for all blocks of runs; an interruption ends all threads after the piece that they are in."""
     stages = problem.steps(steps, lr)
     runs, chunk = problem.batch.runs, _chunk(problem.batch.runs)
     blocks = [slice(i, min(i + chunk, runs)) for i in range(0, runs, chunk)]
+    stop = threading.Event()
     with progress_bar(runs * steps, "descend", progress) as bar:
 
         def one(runs: slice) -> _Recorded:
             with jax.enable_x64(True):
-                return _run_block(problem.block(runs), start, stages, lr, every, stop_below, bar)
+                return _run_block(problem.block(runs), start, stages, lr, every, stop_below, bar, stop)
 
         if len(blocks) == 1:
             return one(blocks[0])
         with ThreadPoolExecutor(min(len(blocks), os.cpu_count() or 1)) as pool:
-            done = list(pool.map(one, blocks))
+            waiting = [pool.submit(one, block) for block in blocks]
+            try:
+                done = [block.result() for block in waiting]
+            except BaseException:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
     return _Recorded(
         done[0].steps,
         {name: np.concatenate([part.losses[name] for part in done], -1) for name in done[0].losses},
@@ -136,8 +143,9 @@ def _run_block(
     every: int,
     stop_below: float | None,
     bar: tqdm,
+    stop: threading.Event,
 ) -> _Recorded:
-    """All stages for one block of runs."""
+    """All stages for one block of runs, in pieces that show how far it is and can be interrupted between."""
     state, last = problem.reduced(start), stages[-1][2]
     runs = len(problem.batch.flat(0))
     weights = {t: problem.batch.thin(w) for t, w in problem.weights.items()}
@@ -147,22 +155,23 @@ def _run_block(
     for stage, begin, end in stages:
         state = problem.begin(stage, state)
         parameters = {p: problem.batch.thin(value) for p, value in stage.parameters.items()}
-        marks = np.arange(begin + -begin % every, end, every)
-        at = begin
-        for some in np.array_split(marks, _pieces(len(marks), every * runs)) if len(marks) else [marks]:
-            after = end if not len(some) or some[-1] == marks[-1] else int(some[-1]) + every
-            lead, tail = (int(some[0]) - at, after - int(some[-1])) if len(some) else (end - at, 0)
-            size = max(1, -(-len(marks) // _pieces(len(marks), every * runs)))
-            loop = (at, lead, len(some), every, tail)
-            before = state
+        span = min(end - begin, max(1, PIECE // max(runs, NARROW)))
+        size = -(-span // every)  # of the buffer: the most records in a piece
+        for at in range(begin, end, span):
+            after, before = min(at + span, end), state
+            marks = np.arange(at + -at % every, after, every)
+            lead, tail = (marks[0] - at, after - marks[-1]) if len(marks) else (after - at, 0)
+            loop = (at, int(lead), len(marks), every, int(tail))
             state, stopped, buffer = _advance(
                 stage.form, stage.blocked, state, weights, parameters, lr, stop_below, stopped, *loop, size=size
             )
-            if len(some):
-                steps.append(some)
-                seen.append(measured(problem.model.form, stage.form, before, buffer, weights, parameters, len(some)))
+            jax.block_until_ready(state)
+            if len(marks):
+                steps.append(marks)
+                seen.append(measured(problem.model.form, stage.form, before, buffer, weights, parameters, len(marks)))
             bar.update((after - at) * runs)
-            at = after
+            if stop.is_set():
+                raise KeyboardInterrupt
         if end == last:
             buffer = state.coordinates()[None]
             steps.append(np.array([end]))
@@ -174,11 +183,6 @@ def _run_block(
     planes = {name: record.pop(name) for name in ("overlap", "residual")}
     planes["target_norm"] = np.stack([state.target[x] for x in problem.model.vectors], -1)
     return _Recorded(np.concatenate(steps), record, planes, stopped)
-
-
-def _pieces(marks: int, work: int) -> int:
-    """Into how many calls a stage is cut, so that a long run can show how far it is."""
-    return max(1, min(marks, round(marks * work / LONG)))
 
 
 @partial(jax.jit, static_argnames=("form", "blocked", "threshold", "size"))

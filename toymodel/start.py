@@ -1,12 +1,14 @@
 """Initial conditions: what a run starts from, as labelled data.
 
 A start is an xarray.Dataset with `overlap`, `residual` (>= 0) and `target_norm` (> 0) along `vector` and any
-dimensions of a batch. The vectors behind a start, needed only to simulate all entries, are a Dataset with, for each
-letter x, the variables `x` and `x_target` along `x_entry`.
+dimensions of a batch. If it has `entries` along `vector` too, it fits models with these numbers of entries only. The
+vectors behind a start, needed only to simulate all entries, are a Dataset with, for each letter x, the variables `x`
+and `x_target` along `x_entry`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from toymodel.labels import check_values, per_vector
+from toymodel.checks import POSITIVE, check_values, mapping, whole
+from toymodel.labels import as_text, per_vector
 from toymodel.model import Model
 
 Seeds = int | Iterable[int]
@@ -27,7 +30,8 @@ def from_vectors(model: Model, vectors: xr.Dataset, heads: Mapping[str, int] | N
     heads: letter -> k for the vectors whose first k entries a run will clamp (`Clamp(x, entries=k)`); the start then
     also holds the inner products over these entries that such a run needs.
     """
-    heads = dict(heads or {})
+    given = mapping("heads", heads, model.vectors)
+    heads = {x: whole(f"heads[{x!r}]", k, 0, model.dims[x]) for x, k in given.items()}
     check_vectors(model, vectors)
     parts = []
     for x in model.vectors:
@@ -45,12 +49,11 @@ def from_vectors(model: Model, vectors: xr.Dataset, heads: Mapping[str, int] | N
             for name, left, right in (("head_ee", along, along), ("head_ew", along, unit), ("head_ww", unit, unit)):
                 part[name] = (left * right).isel(head).sum(entry)
         parts.append(xr.Dataset(part))
-    if unknown := set(heads) - set(model.vectors):
-        raise ValueError(f"heads names the unknown vector {sorted(unknown)[0]!r}; the model has {list(model.vectors)}")
     start = xr.concat(
         parts, xr.DataArray(list(model.vectors), dims="vector", name="vector"), coords="minimal", join="exact"
     )
     start = start.transpose(..., "vector")
+    start["entries"] = ("vector", list(model.dims.values()))
     if heads:
         start["head_entries"] = ("vector", np.array([heads.get(x, 0) for x in model.vectors]))
     start.attrs = {"start": vectors.attrs.get("start", "from_vectors")}
@@ -90,7 +93,7 @@ def random_vectors(model: Model, seeds: Seeds, scale: Any = 1.0, target_scale: A
     )
     for x in model.vectors:
         check_values(f"scale[{x!r}]", scales[x])
-        check_values(f"target_scale[{x!r}]", target_scales[x], np.nextafter(0, 1))
+        check_values(f"target_scale[{x!r}]", target_scales[x], POSITIVE)
 
     def draw(model: Model, seed: int) -> dict[str, np.ndarray]:
         generator = np.random.default_rng(seed)
@@ -120,41 +123,62 @@ def aligned_start(model: Model, overlap: Any = 0.1, residual: Any = 0.0, target_
         name: xr.concat(xr.broadcast(*map(xr.DataArray, values.values())), index).astype(float).transpose(..., "vector")
         for name, values in given.items()
     }
-    start = xr.Dataset(variables, attrs={"start": "aligned_start"})
+    numbers = ", ".join(f"{name}={as_text(value)}" for name, value in given.items())
+    start = xr.Dataset(variables, attrs={"start": f"aligned_start({numbers})"})
     check_start(model, start)
     return start
 
 
 def state_at(runs: xr.Dataset, time: Any, dim: str = "taken") -> xr.Dataset:
-    """The state of runs at a time (the nearest recorded), or at several along the dimension `dim`, as a start.
+    """The state of runs at a recorded time, or at several along the dimension `dim`, as a start.
 
-    A DataArray of times keeps its dimensions: along `seed`, it is one time for each of the runs.
-    It serves as the start of other runs, and in `Clamp("bc", like=...)`.
+    A DataArray of times keeps its dimensions: along `seed`, it is one time for each of the runs. It serves as the
+    start of other runs, and in `Clamp("bc", like=...)`. Raises ValueError for a time that was not recorded.
     """
-    end = float(runs["time"][-1])
+    if not isinstance(runs, xr.Dataset) or "time" not in runs.dims or not {"overlap", "residual"} <= set(runs):
+        raise ValueError("runs must be a record with overlap and residual along time, as descend returns it")
     check_values("time", time)
-    if np.max(time) > end:
-        raise ValueError(f"time must be within the run, 0..{end:g}, got {np.max(time)}")
     if np.ndim(time) > 0 and not isinstance(time, xr.DataArray):
         times = np.asarray(time, dtype=float)
         time = xr.DataArray(times, dims=dim, coords={dim: times})
+    _check_recorded(runs["time"].values, np.ravel(time))
     state = (
         runs[["overlap", "residual", "target_norm"]]
         .sel(time=time, method="nearest")
         .drop_vars(["time", "step"], errors="ignore")
     )
+    if "model" in runs.attrs:
+        dims = json.loads(runs.attrs["model"])["dims"]
+        state["entries"] = ("vector", [dims[x] for x in state["vector"].values.tolist()])
     state.attrs = {"start": f"state of a run ({runs.attrs.get('start', 'unknown start')})"}
     return state.transpose(..., "vector")
 
 
+def _check_recorded(have: np.ndarray, wanted: np.ndarray) -> None:
+    """Raises ValueError where a time is not, up to rounding, among those that a record has."""
+    off = abs(have - wanted[:, None]).min(axis=1) > 1e-9 * have[-1]
+    if off.any():
+        missing = wanted[off][0]
+        beside = [*have[have < missing][-1:], *have[have > missing][:1]]
+        near = " and ".join(f"{t:g}" for t in beside)
+        raise ValueError(f"time={missing:g} is not recorded; the nearest recorded are {near} (0..{have[-1]:g})")
+
+
 def check_vectors(model: Model, vectors: xr.Dataset) -> None:
-    """Raises ValueError unless the dataset holds values and targets of all vectors of this model."""
+    """Raises ValueError unless the dataset holds values and targets of all vectors of this model, and of no other."""
+    if not isinstance(vectors, xr.Dataset):
+        raise ValueError(f"vectors must be a Dataset, as paper_vectors makes it, got {type(vectors).__name__}")
     for x in model.vectors:
         entry = f"{x}_entry"
         if not all(name in vectors and entry in vectors[name].dims for name in (x, f"{x}_target")):
             raise ValueError(f"vectors has no variables {x!r} and {x + '_target'!r}, along {entry!r}")
         if vectors.sizes[entry] != model.dims[x]:
             raise ValueError(f"vectors[{x!r}] must have {model.dims[x]} entries as in dims, got {vectors.sizes[entry]}")
+        for name in (x, f"{x}_target"):
+            check_values(f"vectors[{name!r}]", vectors[name], -np.inf)
+        if not (vectors[f"{x}_target"] != 0).any(f"{x}_entry").all():
+            raise ValueError(f"vectors[{x + '_target'!r}] must not be 0: a mechanism needs a target")
+    _check_surplus("vectors", [str(d).removesuffix("_entry") for d in vectors.dims if str(d).endswith("_entry")], model)
 
 
 def check_start(model: Model, start: xr.Dataset) -> None:
@@ -163,12 +187,25 @@ def check_start(model: Model, start: xr.Dataset) -> None:
         raise ValueError("start must be a Dataset with overlap, residual and target_norm, as paper_start makes it")
     if "time" in start.dims:
         raise ValueError("start has a dimension time; take one state of a run with tm.state_at(runs, time)")
-    have = set(start["vector"].values.tolist()) if "vector" in start.coords else set()
-    if missing := set(model.vectors) - have:
+    have = start["vector"].values.tolist() if "vector" in start.coords else []
+    if missing := set(model.vectors) - set(have):
         raise ValueError(f"start has no vector {sorted(missing)[0]!r}; it has {sorted(have)}")
+    _check_surplus("start", have, model)
+    if "entries" in start:
+        for x in model.vectors:
+            made_for = start["entries"].sel(vector=x)
+            if (made_for != model.dims[x]).any():
+                raise ValueError(
+                    f"start was made for {made_for.values.flat[0]} entries of {x!r}, the model has {model.dims[x]}"
+                )
     check_values("start: overlap", start["overlap"], -np.inf)
     check_values("start: residual", start["residual"])
-    check_values("start: target_norm", start["target_norm"], np.nextafter(0, 1))
+    check_values("start: target_norm", start["target_norm"], POSITIVE)
+
+
+def _check_surplus(name: str, have: Iterable[str], model: Model) -> None:
+    if surplus := set(have) - set(model.vectors):
+        raise ValueError(f"{name} has a vector {sorted(surplus)[0]!r}; the model has {list(model.vectors)}")
 
 
 def _paper_draw(model: Model, seed: int) -> dict[str, np.ndarray]:
@@ -183,14 +220,11 @@ def _paper_draw(model: Model, seed: int) -> dict[str, np.ndarray]:
 
 def _stacked(model: Model, seeds: Seeds, draw: Any, made: str) -> xr.Dataset:
     """One draw for each seed, stacked along `seed`; a single seed makes no dimension."""
-    single = isinstance(seeds, (int, np.integer))
-    numbers = [seeds] if single else list(seeds)
-    for seed in numbers:
-        if not isinstance(seed, (int, np.integer)) or seed < 0:
-            raise ValueError(f"seeds must be whole numbers >= 0, got {seed!r}")
+    single = not isinstance(seeds, Iterable)
+    numbers = [whole("seeds", seed, 0) for seed in ([seeds] if single else seeds)]
     if not numbers:
         raise ValueError("seeds is empty; give at least one, such as range(12)")
-    draws = [draw(model, int(seed)) for seed in numbers]
+    draws = [draw(model, seed) for seed in numbers]
     variables = {name: (("seed", f"{name[0]}_entry"), np.stack([drawn[name] for drawn in draws])) for name in draws[0]}
     vectors = xr.Dataset(variables, coords={"seed": np.array(numbers)}, attrs={"start": made})
     return vectors.isel(seed=0) if single else vectors

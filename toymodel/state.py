@@ -6,7 +6,6 @@ and a residual, clamp its first entries to the target, freeze it. All arrays hav
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import jax
@@ -69,8 +68,9 @@ class Reduced:
         return replace(self, u=dict(zip(self.order, u, strict=True)), v=dict(zip(self.order, v, strict=True)))
 
     def placed(self, x: str, overlap: PerRun, residual: PerRun) -> Reduced:
-        """The vector x put at these coordinates; the direction of its residual stays."""
-        return replace(self.free(x), u={**self.u, x: overlap}, v={**self.v, x: residual})
+        """The vector x put at these coordinates; the direction of its residual stays, and the side of 0 it is on."""
+        state = self.free(x)
+        return replace(state, u={**state.u, x: overlap}, v={**state.v, x: jnp.copysign(residual, state.v[x])})
 
     def frozen(self, x: str) -> Reduced:
         return replace(self, fixed=self.fixed | {x})
@@ -111,17 +111,27 @@ class Reduced:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Full:
-    """All entries of every vector and target, and for clamped heads a mask that is 0 where an entry is held."""
+    """All entries of every vector and target; the last direction of its residual, which a residual of 0 does not show
+    any more; and for clamped heads a mask that is 0 where an entry is held."""
 
     values: dict[str, Float[Array, "run _"]]  # vectors differ in their numbers of entries
     targets: dict[str, Float[Array, "run _"]]
+    across: dict[str, Float[Array, "run _"]]
     masks: dict[str, Float[Array, " _"]] = field(default_factory=dict)
     fixed: frozenset[str] = field(default=frozenset(), metadata={"static": True})
 
+    @classmethod
+    def of(cls, values: dict[str, Entries], targets: dict[str, Entries]) -> Full:
+        """The state at a start."""
+        return cls(values, targets, {x: directions(value, targets[x])[1] for x, value in values.items()})
+
     def placed(self, x: str, overlap: PerRun, residual: PerRun) -> Full:
-        along, across = directions(self.values[x], self.targets[x])
+        """The vector x put at these coordinates; raises ValueError where its residual never had a direction."""
+        along, across = self.directions(x)
+        if bool(jnp.any((residual > 0) & jnp.all(across == 0, -1))):
+            raise ValueError(f"Clamp({x!r}): its residual has no direction, for {x} has been along its target only")
         value = overlap[:, None] * along + residual[:, None] * across
-        return replace(self.free(x), values={**self.values, x: value})
+        return replace(self.free(x), values={**self.values, x: value}, across={**self.across, x: across})
 
     def frozen(self, x: str) -> Full:
         return replace(self, fixed=self.fixed | {x})
@@ -133,16 +143,27 @@ class Full:
         return replace(self.free(x), values={**self.values, x: value}, masks={**self.masks, x: mask})
 
     def free(self, x: str) -> Full:
+        """The vector x free to move from where it is, in the plane that it then spans with its target."""
+        state = replace(self, fixed=self.fixed - {x})
+        if x not in self.masks:
+            return state
         masks = {y: mask for y, mask in self.masks.items() if y != x}
-        return replace(self, fixed=self.fixed - {x}, masks=masks)
+        return replace(state, masks=masks, across={**self.across, x: self.directions(x)[1]})
+
+    def directions(self, x: str) -> tuple[Entries, Entries]:
+        """The unit vectors along the target of x and along its residual, or along the last one that it had."""
+        along, across = directions(self.values[x], self.targets[x])
+        return along, jnp.where(jnp.any(across != 0, -1, keepdims=True), across, self.across[x])
 
 
 def directions(value: Entries, target: Entries) -> tuple[Entries, Entries]:
-    """The unit vectors e along the target and w along the residual (0 where there is no residual)."""
+    """The unit vectors e along the target and w along the residual (0 where that is nothing but rounding)."""
     along = target / jnp.linalg.norm(target, axis=-1, keepdims=True)
     across = value - jnp.sum(value * along, -1, keepdims=True) * along
     norm = jnp.linalg.norm(across, axis=-1, keepdims=True)
-    return along, across / jnp.where(norm > 0, norm, 1)
+    rounding = 32 * jnp.finfo(value.dtype).eps * jnp.linalg.norm(value, axis=-1, keepdims=True)
+    there = norm > rounding
+    return along, jnp.where(there, across, 0) / jnp.where(there, norm, 1)
 
 
 def coordinates(value: Entries, target: Entries) -> tuple[PerRun, PerRun]:
@@ -150,10 +171,3 @@ def coordinates(value: Entries, target: Entries) -> tuple[PerRun, PerRun]:
     norm = jnp.linalg.norm(target, axis=-1)
     overlap = jnp.sum(value * target, -1) / norm
     return overlap, jnp.linalg.norm(value - (overlap / norm)[:, None] * target, axis=-1)
-
-
-def release(state: Reduced | Full, vectors: Mapping[str, int] | tuple[str, ...]) -> Reduced | Full:
-    """All vectors free to move."""
-    for x in vectors:
-        state = state.free(x)
-    return state

@@ -6,7 +6,9 @@ The loss is written on the tensors themselves,
 
 and differentiated by JAX; nothing here knows of overlaps, except to report them. With `noise`, every gradient gets an
 independent normal error; with `sample`, each step sees only so many randomly drawn entries of each tensor (stochastic
-gradient descent). Both leave the plane of the reduction, which then holds in the mean only.
+gradient descent). Both leave the plane of the reduction. Noise is right in the mean at every step. Sampled terms are
+unbiased, and so is the gradient of a loss that is linear in each term, since every term has its own sample; where the
+loss is nonlinear in one term (a power or a quotient), the mean of the sampled gradient is not the gradient.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
 
+from toymodel.checks import POSITIVE, number, whole
 from toymodel.interventions import Intervention
 from toymodel.model import Form, Model
 from toymodel.prepare import Problem
@@ -33,6 +36,10 @@ from toymodel.start import check_vectors
 from toymodel.state import Count, Full, coordinates
 
 Vectors = Mapping[str, Any]
+PIECE = 50_000_000  # entries of tensors between two looks at an interruption (about a second)
+DRAWN = 500  # a randomly drawn entry takes as long as so many others
+SMALL = 10_000  # a step takes at least as long as so many entries
+NOISE, SAMPLE = 0, 1  # what the random numbers of a step are for
 
 
 def tensor_loss(
@@ -80,18 +87,15 @@ def descend_vectors(
     these two. dtype: "float64" or "float32" (what the paper used). The rest, and the record that is returned, as in
     `toymodel.descend`.
     """
-    for name, value in (("steps", steps), ("every", every), ("sample", 1 if sample is None else sample)):
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
-    if not (np.isfinite(lr) and lr > 0):
-        raise ValueError(f"lr must be > 0 and finite, got {lr}")
-    if not (np.isfinite(noise) and noise >= 0):
-        raise ValueError(f"noise must be >= 0 and finite, got {noise}")
+    steps, every, lr = whole("steps", steps), whole("every", every), number("lr", lr, POSITIVE)
+    noise, noise_seed = number("noise", noise), whole("noise_seed", noise_seed, 0)
+    sample = None if sample is None else whole("sample", sample)
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
     check_vectors(model, vectors)
     firsts = [vectors[f"{x}{end}"].isel({f"{x}_entry": 0}, drop=True) for x in model.vectors for end in ("", "_target")]
     problem = Problem.of(model, firsts, interventions, weights, parameters)
+    problem.check_end(steps * lr, steps // every + 1)
     with jax.enable_x64(dtype == "float64"):
         marks, seen, norms = _run(problem, vectors, steps, lr, every, noise, sample, noise_seed, dtype, progress)
     planes = {name: seen.pop(name) for name in ("overlap", "residual")} | {"target_norm": norms}
@@ -126,9 +130,12 @@ def _run(
         {x: _entries(problem, vectors[f"{x}{end}"], f"{x}_entry", dtype) for x in model.vectors}
         for end in ("", "_target")
     )
-    state = Full(values, targets)
+    state = Full.of(values, targets)
     weights = {t: jnp.asarray(batch.flat(w), dtype) for t, w in problem.weights.items()}
     keys = jax.random.split(jax.random.key(noise_seed), batch.runs)
+    sizes = [math.prod(model.dims[x] for x in letters) for letters in model.terms.values()]
+    work = batch.runs * (sum(sizes) if sample is None else DRAWN * sample * len(sizes))
+    span = max(1, PIECE // max(work, SMALL))
     marks: list[int] = []
     seen: list[dict[str, np.ndarray]] = []
     with progress_bar(steps * batch.runs, "descend_vectors", progress) as bar:
@@ -136,12 +143,13 @@ def _run(
             state = problem.begin(stage, state)
             parameters = {p: jnp.asarray(batch.flat(value), dtype) for p, value in stage.parameters.items()}
             kernel = partial(_steps, stage.form, stage.blocked, noise, sample)
-            stops = sorted({begin, end, *range(begin + -begin % every, end, every)})
+            stops = sorted({begin, end, *range(begin + -begin % every, end, every), *range(begin, end, span)})
             for at, after in itertools.pairwise(stops):
                 if at % every == 0:
                     marks.append(at)
                     seen.append(_seen(model.form, stage.form, state, weights, parameters))
                 state = kernel(state, weights, parameters, jnp.asarray(lr, dtype), keys, at, after)
+                jax.block_until_ready(state)
                 bar.update((after - at) * batch.runs)
             if end == steps:
                 marks.append(end)
@@ -187,13 +195,12 @@ def _steps(
 
         def step(n, moving):
             here = jax.random.fold_in(key, n)
-            slope = jax.grad(loss)(moving, here)
+            of_noise, of_sample = (jax.random.fold_in(here, purpose) for purpose in (NOISE, SAMPLE))
+            slope = jax.grad(loss)(moving, of_sample)
             for i, x in enumerate(moving):
-                error = (
-                    noise * jax.random.normal(jax.random.fold_in(here, i), slope[x].shape, slope[x].dtype)
-                    if noise
-                    else 0
-                )
+                error: Any = 0
+                if noise:
+                    error = noise * jax.random.normal(jax.random.fold_in(of_noise, i), slope[x].shape, slope[x].dtype)
                 moving = {**moving, x: moving[x] - lr * state.masks.get(x, 1) * (slope[x] + error)}
             return moving
 
