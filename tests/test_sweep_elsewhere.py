@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import toymodel as tm
@@ -74,6 +75,18 @@ def test_the_command_line_writes_the_same_bytes_and_says_nothing_but_the_result(
     with pytest.raises(ValueError, match="lifetime has no value in any of the 60 runs"):
         plots.plot(tm.open_sweep(whole), tmp_path / "none.png", "alpha", "mu_icl", "heat", "lifetime", "icl")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_the_line_of_theory_goes_through_the_shortest_lifetimes():
+    over = dict(alpha=tm.log(1e-3, 1, 16), mu_icl=[0.01, 0.02])
+    runs = tm.sweep(MODEL, over, steps=100_000, start="aligned", fixed={"scale": 0.3})
+    ((alpha, mu),) = plots.theory_lines(runs, "alpha", "mu_icl").values()
+    lifetime = runs.lifetime.sel(mechanism="icl").where(~runs.lasts.sel(mechanism="icl"))
+    np.testing.assert_allclose(np.log(lifetime.idxmin("alpha")), np.log(alpha), atol=np.log(1000) / 15)  # one point
+    assert mu.tolist() == [0.01, 0.02]
+    ((swapped, _),) = plots.theory_lines(runs, "mu_icl", "alpha").values()
+    assert swapped.tolist() == mu.tolist()
+    assert plots.theory_lines(runs, "alpha", "seed") == {}
 
 
 def test_a_limit_on_file_size_is_one_line_on_the_command_line(tmp_path):

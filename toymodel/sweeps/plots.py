@@ -14,9 +14,12 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from toymodel import plotting
+from toymodel.model import Model, coopetition
+from toymodel.start import aligned_start
+from toymodel.theory.lifetime import lifetime
 
 PHASE_COLOURS = {
     "plateau": "#D9D9D9",
@@ -142,7 +145,7 @@ def plot(runs: xr.Dataset, path: str | Path, x: str, y: str | None, kind: str, m
         raise ValueError("phases are of models with the mechanisms icl and ciwl; use kind='heat' with a measure")
     figure, axes = plotting.new(width=4.5, height=3.5)
     if kind == "phase":
-        phases(axes, runs, x, str(y))
+        phases(axes, runs, x, str(y), theory_lines(runs, x, str(y)))
     else:
         values = runs[measure]
         if "mechanism" in values.dims:
@@ -154,12 +157,35 @@ def plot(runs: xr.Dataset, path: str | Path, x: str, y: str | None, kind: str, m
         if not np.isfinite(values).any():
             raise ValueError(f"{measure} has no value in any of the {values.size} runs, so there is nothing to draw")
         if kind == "heat":
-            heat(axes, values, x, str(y), logarithmic=measure in TIMES)
+            logarithmic = measure in TIMES
+            lines = theory_lines(runs, x, str(y)) if measure == "lifetime" else {}
+            heat(axes, values, x, str(y), logarithmic, _levels(values, logarithmic), lines)
         else:
             (slices if kind == "slice" else seeds)(axes, values, x)
             if measure in TIMES:
                 axes.set_yscale("log")
     return plotting.save(figure, Path(path))
+
+
+def theory_lines(runs: xr.Dataset, x: str, y: str) -> dict[str, Line]:
+    """What the theory has to say in a plane of a sweep, as curves by name: for the paper's model in the plane of alpha
+    and mu_icl, the alpha inside of the plane at which `toymodel.lifetime` is shortest, from a small aligned start."""
+    model = Model.from_json(runs.attrs["model"])
+    if model.form != coopetition().form or {x, y} != {"alpha", "mu_icl"}:
+        return {}
+    alpha = np.geomspace(float(runs["alpha"].min()), float(runs["alpha"].max()), 200)
+    predicted = lifetime(model, aligned_start(model, overlap=0.1), alpha=alpha, mu_icl=runs["mu_icl"].values)
+    soonest = predicted.lifetime.idxmin("alpha")
+    inside = soonest.where((soonest > alpha[0]) & (soonest < alpha[-1]))
+    at = {"mu_icl": inside["mu_icl"].values, "alpha": inside.values}
+    return {"ICL ends soonest (theory)": (at[x], at[y])}
+
+
+def _levels(values: xr.DataArray, logarithmic: bool) -> np.ndarray:
+    """Round values for contours."""
+    low, high = float(values.min()), float(values.max())
+    levels = (LogLocator(subs=(1, 3)) if logarithmic else MaxNLocator(5)).tick_values(low, high)
+    return levels[(levels > low) & (levels < high)]
 
 
 def _frame(axes: Axes, runs: Any, x: str, y: str, lines: Mapping[str, Line] | None) -> list[Any]:
