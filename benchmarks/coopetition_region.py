@@ -1,9 +1,11 @@
 """Where ICL comes first, ends, and needs CIWL: 20 random starts in each cell of initial scale by strength of d*.
 
-For the published model and `long_pathway`, alpha = mu_icl = 0.1, d starting at scale 1, the other vectors at `scale`.
-Needs CIWL: with d held at zero ICL comes at least 10 times later or not within 10 times the horizon. Prints how often
-the law (`toymodel.theory.cooperation.region`) says what most starts of a cell do, and writes
-figures/data/coopetition_region.nc. Run: python benchmarks/coopetition_region.py
+For the published model and `long_pathway`, mu_icl = 0.1, d starting at scale 1, the other vectors at `scale`. Needs
+CIWL: with d held at zero ICL comes at least 10 times later or not within 10 times the horizon. First the planes of
+scale and strength at alpha = 0.1, then, for ICL coming first alone, those of alpha and strength at scale 0.01. Prints
+how often the law (`toymodel.theory.cooperation.region`, `law`) says what most starts of a cell do, beside the base rate
+(that of the more frequent answer), and writes figures/data/coopetition_region.nc.
+Run: python benchmarks/coopetition_region.py
 """
 
 from __future__ import annotations
@@ -19,19 +21,30 @@ import toymodel as tm
 DATA = Path(__file__).parent.parent / "figures" / "data" / "coopetition_region.nc"
 SCALES, STRENGTHS = np.geomspace(1e-3, 0.9, 12), np.geomspace(0.5, 8, 9)
 SEEDS, HORIZON = range(20), 10_000
-MODELS = {"published": tm.coopetition(), "long_pathway": tm.long_pathway()}
+MODELS = {"published": tm.coopetition, "long_pathway": tm.long_pathway}
+ALPHAS, SCALE = np.geomspace(0.003, 1, 8), 0.01
+
+
+def starts(model: tm.Model, scale: float, strength: float) -> xr.Dataset:
+    """Random starts of one cell."""
+    others = [x for x in model.vectors if x != "d"]
+    scales, targets = {"d": 1.0, **dict.fromkeys(others, scale)}, {"d": strength, **dict.fromkeys(others, 1.0)}
+    return tm.random_start(model, SEEDS, scale=scales, target_scale=targets)
+
+
+def labelled(name: str, values: np.ndarray) -> xr.DataArray:
+    """An axis of the planes."""
+    return xr.DataArray(values, dims=name, name=name)
+
+
+def step(strength: float) -> float:
+    """A step size below the largest stable one."""
+    return 0.5 * min(1.0, 9 / strength**2)
 
 
 def shares(model: tm.Model, strength: float, lr: float) -> xr.Dataset:
     """Shares of the starts of the cells of one strength, and the median speed-up (lower bound), along `scale`."""
-    targets = {x: strength if x == "d" else 1.0 for x in model.vectors}
-    starts = [
-        tm.random_start(
-            model, SEEDS, scale={x: 1.0 if x == "d" else scale for x in model.vectors}, target_scale=targets
-        )
-        for scale in SCALES
-    ]
-    start = xr.concat(starts, xr.DataArray(SCALES, dims="scale", name="scale"))
+    start = xr.concat([starts(model, scale, strength) for scale in SCALES], labelled("scale", SCALES))
     measures = emergence(model, start, HORIZON, lr, 20)
     icl, ciwl = of_icl(measures), measures.emergence.sel(mechanism="ciwl", drop=True)
     alone = of_icl(emergence(model, start, 10 * HORIZON, lr, 200, interventions=BLOCKED))
@@ -49,21 +62,45 @@ def shares(model: tm.Model, strength: float, lr: float) -> xr.Dataset:
     )
 
 
+def first_at(model: tm.Model, strength: float, lr: float) -> xr.DataArray:
+    """Share of the starts in which ICL comes first, along `alpha`, at one scale and strength."""
+    alpha = labelled("alpha", ALPHAS).assign_coords(alpha=ALPHAS)
+    measures = emergence(model, starts(model, SCALE, strength), HORIZON, lr, 20, alpha=alpha)
+    icl, ciwl = (measures.emergence.sel(mechanism=m, drop=True) for m in ("icl", "ciwl"))
+    return (icl.notnull() & ~(ciwl <= icl)).mean("seed")
+
+
+def compared(name: str, share: xr.DataArray, inside: xr.DataArray) -> None:
+    """Prints how the law and most starts of a cell agree."""
+    yes = share > 0.5
+    print(f"{name}: right in {float((yes == inside).mean()):.0%} of {yes.size} cells, base rate", end=" ")
+    print(
+        f"{float(max(yes.mean(), (~yes).mean())):.0%}; {int((yes & inside).sum())} of {int(yes.sum())} cells found,",
+        end=" ",
+    )
+    print(f"{int((~yes & inside).sum())} of {int(inside.sum())} false; mean share inside", end=" ")
+    print(f"{float(share.where(inside).mean()):.2f}, outside {float(share.where(~inside).mean()):.2f}", flush=True)
+
+
 def main() -> None:
     found = []
-    for name, model in MODELS.items():
-        rows, law = [], []
+    for name, preset in MODELS.items():
+        rows, first, law, law_first = [], [], [], []
         for strength in STRENGTHS:
-            lr = 0.5 * min(1.0, 9 / strength**2)
-            rows.append(shares(model, strength, lr))
-            law.append(tm.region(model, rows[-1]["scale"], 1.0, target_scale={"d": strength}))
-        found.append(xr.concat(rows, xr.DataArray(STRENGTHS, dims="strength", name="strength")))
-        claim, inside = found[-1]["all"], xr.concat(law, found[-1]["strength"])
-        print(f"{name}: the law is right in {float(((claim > 0.5) == inside).mean()):.0%} of the cells;", end=" ")
-        print(f"share with the claim inside {float(claim.where(inside).mean()):.2f}, outside", end=" ")
-        print(f"{float(claim.where(~inside).mean()):.2f}, largest {float(claim.max()):.2f}", flush=True)
+            model, target = preset(), {"d": float(strength)}
+            rows.append(shares(model, strength, step(strength)))
+            law.append(tm.region(model, rows[-1]["scale"], 1.0, target_scale=target))
+            first.append(first_at(model, strength, step(strength)))
+            said = [tm.law(preset(alpha=float(a)), SCALE, 1.0, target_scale=target)["first"] for a in ALPHAS]
+            law_first.append(xr.concat(said, first[-1]["alpha"]))
+        along = labelled("strength", STRENGTHS)
+        planes = xr.concat(rows, along).assign(first_by_alpha=xr.concat(first, along))
+        compared(f"{name}, the claim", planes["all"], xr.concat(law, along))
+        compared(f"{name}, ICL first, alpha", planes["first_by_alpha"], xr.concat(law_first, along))
+        found.append(planes)
     DATA.parent.mkdir(exist_ok=True)
-    xr.concat(found, xr.DataArray(list(MODELS), dims="model", name="model")).to_netcdf(DATA, engine="h5netcdf")
+    planes = xr.concat(found, labelled("model", np.array(list(MODELS)))).assign_attrs(scale_of_alpha=SCALE)
+    planes.to_netcdf(DATA, engine="h5netcdf")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ All from the reduced loss; the spectrum is checked against the Hessian of the lo
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import sympy as sp
 from page import Page, assert_equal
@@ -27,6 +29,7 @@ from toymodel.theory.discrete import (
     noise_threshold,
     noise_threshold_expression,
 )
+from toymodel.theory.escape import SHARE
 from toymodel.theory.extended import descend_extended
 
 
@@ -204,8 +207,7 @@ def threshold(page: Page, s: sp.Symbol, n: sp.Symbol) -> None:
     kappa = w1 * s2 ** sp.Rational(2, 3) * (size - 2) / (4 * alpha * wc) * s**2
     rest = left.subs(sp.Symbol("L2"), floor) / (alpha * wc * one * (1 - share)) * (l1 * (1 - share) ** 2 + mu1)
     page.check("is this equation", rest + kappa, share / (1 - share) * (l1 * (1 - share) ** 2 + mu1))
-    half = 1 - 1 / sp.sqrt(2)
-    at = sp.solve(kappa - (share / (1 - share) * (l1 * (1 - share) ** 2 + mu1)).subs(share, half), s**2)
+    at = sp.solve(kappa - (share / (1 - share) * (l1 * (1 - share) ** 2 + mu1)).subs(share, SHARE), s**2)
     page.text(r"ICL counts as learned while $L_1 < \ell_1/2$, that is $x > 1 - 1/\sqrt2$: above the threshold")
     page.equation("s^2", noise_threshold_expression())
     page.check("solved for $s^2$", at[0], noise_threshold_expression())
@@ -220,9 +222,9 @@ def threshold(page: Page, s: sp.Symbol, n: sp.Symbol) -> None:
 def sharpest(ax) -> tuple[int, float]:
     """Curvature along descent at mu_icl = 0 and the first rise of the loss, for the paper's seeds."""
     model = coopetition()
-    runs = tm.descend(model, tm.paper_start(model, range(12)), 16_000, every=10, mu_icl=0.0)
-    dense = tm.descend(model, tm.paper_start(model, range(12)), 16_000, mu_icl=0.0).loss
-    rise = tm.first_true((dense.diff("time") > 0).sel(time=slice(200, None)))
+    dense = tm.descend(model, tm.paper_start(model, range(12)), 16_000, mu_icl=0.0)
+    runs = dense.isel(time=slice(None, None, 10))
+    rise = tm.first_true((dense.loss.diff("time") > 0).sel(time=slice(200, None)))
     largest = curvature(model, runs, mu_icl=0.0).largest
     crossing = tm.first_true(largest.sel(time=slice(200, None)) > 2)
     assert (np.isnan(rise) == np.isnan(crossing)).all() and not (crossing > rise).any()
@@ -273,18 +275,21 @@ def remains(ax) -> float:
     model, copies = coopetition(), 30
     ratio = np.array([0.25, 0.5, 0.7, 1.0, 1.4, 2.0])
     sigma = ratio * noise_threshold(model)
-    size, l1 = model.target_norms["d"] * 20, 0.5
-    start = tm.aligned_start(model, overlap={"a": 0.05, **dict.fromkeys("bcd", size ** (1 / 3))})
+    norms, mu = model.target_norms, model.parameters["mu_icl"]
+    whole = {m: math.prod(norms[x] for x in letters) for m, letters in model.mechanisms.items()}
+    unlearned = model.weights["icl"] * whole["icl"] ** 2 / 2
+    start = tm.aligned_start(model, overlap={"a": 0.05, **dict.fromkeys("bcd", whole["ciwl"] ** (1 / 3))})
     floors, shares = [], []
     for noise_ in sigma.tolist():
         run = descend_extended(model, start.expand_dims(copy=range(copies)), 3_000, every=100, noise=noise_)
         late = run.isel(time=slice(-10, None))
-        shares.append(float(late.overlap.sel(vector=list("abc")).prod("vector").mean()) / 20**1.5)
-        said = loss_floor(model, "ciwl", noise_, 1.0, float(late.loss_icl.mean()) + 0.1)
+        shares.append(float(late.overlap.sel(vector=list("abc")).prod("vector").mean()) / whole["icl"])
+        said = loss_floor(model, "ciwl", noise_, 1.0, float(late.loss_icl.mean()) + mu)
         floors.append(float(late.loss_ciwl.mean()) / said)
-    gain = model.weights["icl"] * size ** (2 / 3) * 198 / (4 * 0.1 * model.weights["cost"])
+    at_threshold = SHARE / (1 - SHARE) * (unlearned / 2 + mu)  # kappa there; it grows as the square of the noise
     line = np.geomspace(sigma[0], sigma[-1], 60)
-    predicted = [brentq(lambda x, k=gain * v**2: x * (l1 * (1 - x) ** 2 + 0.1) - k * (1 - x), 0, 1) for v in line]
+    kappa = [float(at_threshold) * (v / noise_threshold(model)) ** 2 for v in line]
+    predicted = [brentq(lambda x, k=k: x * (unlearned * (1 - x) ** 2 + mu) - k * (1 - x), 0, 1) for k in kappa]
     ax.plot(1e3 * line, predicted, color=plotting.COLOURS["icl"], label="predicted")
     ax.plot(1e3 * sigma, shares, "o", ms=3.5, color=plotting.COLOURS["loss"], label="mean of runs")
     ax.axvline(1e3 * noise_threshold(model), color=plotting.COLOURS["cost"], ls=":")
@@ -303,8 +308,10 @@ def fates(ax) -> dict[float, tuple[float, float]]:
     for place, sigma in enumerate((0.0, 0.003, 0.006, 0.02)):
         many = start.expand_dims(copy=range(copies if sigma else 1))
         run = tm.measure(descend_extended(model, many, steps, every=20, noise=sigma)).sel(mechanism="icl")
-        drift = tm.measure(descend_extended(model, start, steps, every=20, noise=sigma, drift_only=True))
-        drift = drift.sel(mechanism="icl")
+        drift = run
+        if sigma:
+            drift = tm.measure(descend_extended(model, start, steps, every=20, noise=sigma, drift_only=True))
+            drift = drift.sel(mechanism="icl")
         came = run.emergence.notnull()
         lasts = float((came & run.end.isnull()).sum() / came.sum())
         found[sigma] = (float(came.mean()), lasts)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import reduction as derivation
 import sympy as sp
-from page import ROOT, assert_equal, fingerprint
+from page import ROOT, assert_equal, assert_limit, fingerprint, random_points, sources
 
 import toymodel.reduction
 
@@ -22,6 +22,27 @@ def test_page_is_not_older_than_its_sources(script):
     used = found[1].split(", ")
     assert used[0] == f"derivations/{script.name}"
     assert fingerprint(used) == found[2], f"{script.stem}.md is stale: run make derivations"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_page_names_all_that_it_is_made_from(script):
+    """The modules that the script imports by name, the derivations among them, and the data files that it names."""
+    found = re.search(r"<!-- made from (.*); fingerprint", script.with_suffix(".md").read_text())
+    assert found
+    text, used = script.read_text(), found[1].split(", ")
+    modules = re.findall(r"^from (toymodel\.[\w.]+) import", text, re.MULTILINE)
+    wanted = {f"{module.replace('.', '/')}.py" for module in modules} - {"toymodel/plotting.py"}
+    imported = re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE)
+    wanted |= {f"derivations/{path.name}" for path in script.parent.glob("*.py") if path.stem in imported}
+    wanted |= {f"figures/data/{name}" for name in re.findall(r'"(\w+\.nc)"', text)}
+    assert "derivations/page.py" in wanted and wanted <= set(used)
+
+
+def test_sources_are_all_that_computes():
+    """This process has imported the package: modules that simulate count, those that draw do not."""
+    used = sources(SCRIPTS[0], [Path(ROOT, "figures", "data", "theory_emergence.nc")])
+    assert {"derivations/page.py", "derivations/reduction.py", "figures/data/theory_emergence.nc"} <= set(used)
+    assert "toymodel/reduction.py" in used and "toymodel/plotting.py" not in used
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
@@ -41,6 +62,24 @@ def test_equal_expressions_pass_and_others_do_not():
     assert_equal(sp.sin(x) ** 2 + sp.cos(x) ** 2, sp.Integer(1))
     with pytest.raises(AssertionError, match="differ"):
         assert_equal((x + y) ** 2, x**2 + 2 * x * y + y**2 * (1 + sp.Rational(1, 10**28)))
+
+
+def test_points_have_the_signs_that_symbols_may_have():
+    x, y = sp.Symbol("x", real=True), sp.Symbol("y", positive=True)
+    assert_equal(abs(y), y)
+    with pytest.raises(AssertionError, match="differ"):
+        assert_equal(abs(x), x)
+    drawn = list(random_points({x, y}, 20))
+    assert {point[x] > 0 for point in drawn} == {True, False} and all(point[y] > 0 for point in drawn)
+
+
+def test_limits_pass_and_others_do_not():
+    x, k = sp.symbols("x k", positive=True)
+    assert_limit(sp.sin(k * x) / x, x, k)
+    assert_limit(sp.sqrt(x + k), x, sp.sqrt(k))
+    for wrong in (k**2, k * (1 + sp.Rational(1, 10**12))):
+        with pytest.raises(AssertionError, match="differ"):
+            assert_limit(sp.sin(k * x) / x, x, wrong)
 
 
 def test_the_reduction_holds():

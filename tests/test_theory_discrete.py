@@ -12,9 +12,9 @@ from zoo import SHAPES, shaped
 
 import toymodel as tm
 import toymodel.reduction
-from toymodel.theory.conserved import balance_values
+from toymodel.theory.conserved import balance_values, end_sharpness
 from toymodel.theory.discrete import curvature, loss_floor, modified_flow, noise_drift, noise_threshold
-from toymodel.theory.extended import descend_extended
+from toymodel.theory.extended import descend_extended, noisy_residual, sampled_variance
 from toymodel.vectors import tensor_loss
 
 SECTIONS = (derivation.spectrum, derivation.stability, derivation.modified, derivation.noise)
@@ -134,6 +134,31 @@ def test_noise_above_the_threshold_keeps_icl():
     assert share[0.5] > 0.7 and share[2.0] < 0.3
 
 
+def test_functions_take_jax_arrays():
+    """Under jit, and the same as for numpy arrays."""
+    model, x, y = tm.coopetition(), np.array([0.5, 1.0]), np.array([0.1, 0.2])
+    calls = (
+        lambda x, y: loss_floor(model, "ciwl", x, y, 0.1 + y),
+        lambda x, y: noise_threshold(model, x, alpha=y, mu_icl=y),
+        lambda x, y: noisy_residual(x, y, 20, 0.1, 0.5, 10 * x),
+        lambda x, y: end_sharpness(x[:, None] * y, x, y),
+        lambda x, y: sampled_variance({"a": x, "b": y}, {"a": y, "b": x}, "ab", "a", 0.1, 2),
+    )
+    for call in calls:
+        with jax.enable_x64(True):
+            found = jax.jit(call)(jax.numpy.asarray(x), jax.numpy.asarray(y))
+        assert closeness(found, call(x, y), 1e-12) <= 1
+
+
+def test_the_threshold_along_arrays():
+    """One number for each, as for models of their own; it grows as the root of alpha and of 1 / lr."""
+    lrs, alphas = np.array([0.5, 2.0]), np.array([0.01, 0.1])
+    together = noise_threshold(tm.coopetition(), lrs, alpha=alphas, mu_icl=0.3)
+    alone = [noise_threshold(tm.coopetition(alpha=a, mu_icl=0.3), lr) for lr, a in zip(lrs, alphas, strict=True)]
+    assert closeness(together, alone, 1e-12) <= 1
+    assert closeness(together[1] / together[0], np.sqrt(10 / 4), 1e-12) <= 1
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -143,6 +168,7 @@ def test_noise_above_the_threshold_keeps_icl():
         (lambda m, s: loss_floor(m, "iwl", 0.1, 1.0, 1.0), "mechanism must be one of"),
         (lambda m, s: noise_threshold(tm.long_pathway()), "like tm"),
         (lambda m, s: noise_threshold(tm.coopetition(mu_ciwl=0.1)), "mu_ciwl = 0"),
+        (lambda m, s: noise_threshold(m, alpha=0.0), "alpha must be"),
         (lambda m, s: noise_drift(m, -1.0), "noise must be >= 0"),
     ],
 )

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import plateau as derivation
 import pytest
 import sympy as sp
 from scipy.integrate import solve_ivp
@@ -77,6 +78,7 @@ def test_emergence_is_predicted_from_random_starts(scaled):
     found = score(time, predicted)
     assert found["emerge"] > 250 and found["not predicted to"] < 5
     assert found["R2"] >= 0.95 and found["median error"] < 0.1
+    assert found["emerge"] - found["not predicted to"] == found["scored"]
 
 
 def test_a_wrong_drive_predicts_worse(monkeypatch):
@@ -108,6 +110,45 @@ def test_a_run_that_cannot_emerge_is_nan():
     model = tm.coopetition()
     start = tm.aligned_start(model, overlap={"a": 0.1, "b": 0.0, "c": 0.0, "d": 0.1}, residual=1.0)
     assert plateau.emergence_time(model, start, horizon=5_000).isnull()
+
+
+FACTOR = sp.Rational(10**12 + 1, 10**12)
+
+
+@pytest.mark.parametrize("section", [derivation.constant_coefficients, derivation.growth, derivation.decays])
+def test_the_algebra_holds(section):
+    page = derivation.Page(derivation.__file__, "", [])
+    section(page)
+    assert page.checks >= 2
+
+
+@pytest.mark.parametrize("kind, name", [(0, "icl"), (0, "ciwl"), (1, "icl"), (1, "ciwl"), (1, "cost")])
+def test_a_wrong_coefficient_is_found(monkeypatch, kind, name):
+    """Drives (0) and dampings (1)."""
+    right = plateau.coefficients
+
+    def wrong(form):
+        found = [dict(part) for part in right(form)]
+        found[kind][name] *= FACTOR
+        return found
+
+    monkeypatch.setattr(derivation, "coefficients", wrong)
+    with pytest.raises(AssertionError, match="differ"):
+        derivation.constant_coefficients(derivation.Page(derivation.__file__, "", []))
+
+
+@pytest.mark.parametrize("name", ["together", "alone", "net"])
+def test_a_wrong_rate_is_found(monkeypatch, name):
+    right = derivation.growth_expressions()
+    monkeypatch.setattr(derivation, "growth_expressions", lambda: {**right, name: right[name] * FACTOR})
+    with pytest.raises(AssertionError, match="differ"):
+        derivation.growth(derivation.Page(derivation.__file__, "", []))
+
+
+def test_a_wrong_decay_is_found(monkeypatch):
+    monkeypatch.setattr(derivation, "decay_expression", lambda: plateau.decay_expression() * FACTOR)
+    with pytest.raises(AssertionError, match="differ"):
+        derivation.decays(derivation.Page(derivation.__file__, "", []))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import sympy as sp
 import xarray as xr
 
 from toymodel.model import Balance, Model
+from toymodel.theory.compiled import function
 
 
 def balance_values(model: Model, runs: xr.Dataset) -> xr.DataArray:
@@ -57,7 +58,7 @@ def end_norms(squares: Any, product: Any) -> np.ndarray:
     """Norms with which one mechanism alone, of vectors that it holds once, is learned by gradient flow.
 
     squares: |x|^2 of its vectors at the start, shape (..., vectors); product: S = prod |x*|, shape (...). Returns |x|
-    at the end, shape (..., vectors): the squares that differ as those of the start and whose product is S^2. There
+    at the end, shape (..., vectors), numpy: the squares that differ as those of the start, with product S^2. There
     is one such point; the flow ends at it whenever it learns the mechanism (all starts but a set of measure zero).
     Raises ValueError for squares < 0 or product <= 0.
     """
@@ -78,14 +79,21 @@ def end_norms(squares: Any, product: Any) -> np.ndarray:
 
 
 def end_sharpness_expression(letters: Sequence[str]) -> sp.Expr:
-    """Largest eigenvalue of the Hessian of one mechanism where it is learned: w S^2 sum_x 1 / |x|^2."""
+    """Largest eigenvalue of the Hessian of one mechanism where it is learned: w S^2 sum_x 1 / |x|^2.
+
+    In w, S and u_x for each letter. Exact where prod u_x = S and no residual is left, for vectors that it holds once.
+    """
     weight, product = sp.symbols("w S", positive=True)
     return weight * product**2 * sp.Add(*(1 / sp.Symbol(f"u_{x}", positive=True) ** 2 for x in letters))
 
 
 def end_sharpness(norms: Any, product: Any, weight: Any) -> Any:
-    """`end_sharpness_expression` for norms of shape (..., vectors): exact at the end of learning one mechanism.
+    """`end_sharpness_expression` for norms of shape (..., vectors), numpy or JAX: exact where one mechanism is learned.
 
     Descent ends there only if the step is below 2 / this. It is least for vectors of equal norms.
     """
-    return weight * product**2 * (1 / norms**2).sum(-1)
+    letters = tuple(str(i) for i in range(norms.shape[-1]))
+    names = ("w", "S", *(f"u_{x}" for x in letters))
+    return function(end_sharpness_expression(letters), names)(
+        weight, product, *(norms[..., i] for i in range(len(letters)))
+    )

@@ -137,8 +137,8 @@ def law(model: Model, scale: Any, scale_d: Any, *, target_scale: Mapping[str, fl
 
     scale, scale_d: initial scale of the entries of all vectors but d, and of d, as in `toymodel.random_start`: the
     typical overlap, with |d|^2 = n_d scale_d^2 (numbers or DataArrays, scale < scale_d, or equal with one private
-    vector). alpha and both mu are the model's; with mu of 0 or more and alpha of 0 or more all of it is defined.
-    Leading order; the residuals of all vectors but d are left out.
+    vector). alpha and both mu, all >= 0, are the model's. Leading order; the residuals of all vectors but d are left
+    out. For arrays of drives, or under jax.jit, use sympy.lambdify of the expressions.
     """
     icl, ciwl, shared, cost = parts_of(model)
     if len(icl) > 2 or len(ciwl) != 1 or len(shared) != 2:

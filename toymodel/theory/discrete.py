@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 import sympy as sp
 import xarray as xr
+from jax.core import Tracer
 from scipy.integrate import solve_ivp
 
 from toymodel.labels import check_values
 from toymodel.model import Form, Model
 from toymodel.prepare import problem_of_start
 from toymodel.reduction import reduced_loss, symbols
+from toymodel.theory.compiled import function
 from toymodel.theory.conserved import label
 from toymodel.theory.equilibria import functions
 from toymodel.theory.escape import SHARE
@@ -135,13 +137,16 @@ def modified_flow(
 
 
 def loss_floor_expression() -> sp.Expr:
-    """Mean loss of a learned mechanism of k vectors under gradient noise, in s, F = dL/dL_m, k, and N = sum_x n_x."""
+    """Mean loss of a learned mechanism of k vectors under gradient noise, in s, F = dL/dL_m, k, and N = sum_x n_x.
+
+    Range: F > 0, settled, steps well below the largest stable one.
+    """
     s, slope, size, count = sp.symbols("s F N k", positive=True)
     return s**2 * (size - count + 1) / (4 * slope)
 
 
 def loss_floor(model: Model, mechanism: str, noise: Any, lr: Any, slope: Any) -> Any:
-    """`loss_floor_expression` for a mechanism of the model, with s = noise sqrt(lr), for arrays.
+    """`loss_floor_expression` for a mechanism of the model, with s = noise sqrt(lr), for numpy or JAX arrays.
 
     slope: dL/dL_m, such as L_icl + mu_icl for CIWL. Near a state where the mechanism is learned, after it has settled,
     for steps well below the largest stable one, and as long as costs damp its vectors little.
@@ -151,41 +156,49 @@ def loss_floor(model: Model, mechanism: str, noise: Any, lr: Any, slope: Any) ->
     letters = model.mechanisms[mechanism]
     if len(set(letters)) < len(letters):
         raise ValueError(f"{mechanism} holds a vector twice ({letters!r}), which the formula does not cover")
-    freedom = sum(model.dims[x] for x in letters) - len(letters) + 1
-    return lr * noise**2 * freedom / (4 * slope)
+    size, count = sum(model.dims[x] for x in letters), len(letters)
+    return function(loss_floor_expression(), ("s", "F", "N", "k"))(noise * lr**0.5, slope, size, count)
 
 
 def noise_threshold_expression() -> sp.Expr:
-    """The square of s = sigma sqrt(lr) at which ICL stays learned beside CIWL, in w1, wc, S2, l1, mu1, alpha, N2."""
+    """The square of s = sigma sqrt(lr) at which ICL stays learned beside CIWL, in w1, wc, S2, l1, mu1, alpha, N2.
+
+    Range: mu_2 = 0, alpha > 0, mu_1 >= 0, N2 > 2, and |b| = |c| = |d| where CIWL is learned.
+    """
     w1, wc, s2, l1, mu1, alpha, size = sp.symbols("w1 wc S2 l1 mu1 alpha N2", positive=True)
     return SHARE / (1 - SHARE) * (l1 / 2 + mu1) * 4 * alpha * wc / (w1 * s2 ** sp.Rational(2, 3) * (size - 2))
 
 
-def noise_threshold(model: Model, lr: float = 1.0) -> float:
+def noise_threshold(model: Model, lr: Any = 1.0, *, alpha: Any = None, mu_icl: Any = None) -> Any:
     """The gradient noise sigma above which ICL is not displaced (`noise_threshold_expression`), for the paper's model.
 
+    lr, alpha, mu_icl: numbers, numpy or JAX arrays of shapes that broadcast (the last two default to the model's).
     Noise keeps CIWL's loss at its floor, and that leaves ICL a slope. Range: mu_ciwl = 0, target norms of the model,
     vectors b, c, d of equal length when CIWL is learned (noise makes their lengths drift: see `noise_drift`).
     """
     a, d, shared, cost = parts_of(model)
     if cost is None or [len(a), len(d), len(shared)] != [1, 1, 2]:
         raise ValueError(f"the model must be one like tm.coopetition, got {dict(model.terms)}")
-    check_values("lr", lr, math.ulp(0))
     norms, p = model.target_norms, model.parameters
     if p.get("mu_ciwl", 0):
         raise ValueError(f"the threshold is for mu_ciwl = 0, got {p['mu_ciwl']}")
+    values = {"lr": lr, "mu_icl": p["mu_icl"] if mu_icl is None else mu_icl}
+    values["alpha"] = p["alpha"] if alpha is None else alpha
+    for name, value in values.items():
+        if not isinstance(value, Tracer):  # under jit there is nothing to look at
+            check_values(name, value, 0.0 if name == "mu_icl" else math.ulp(0))
     product = norms[shared[0]] * norms[shared[1]]
     numbers = {
         "w1": model.weights["icl"],
         "wc": model.weights[cost],
         "S2": norms[d] * product,
         "l1": model.weights["icl"] * (norms[a] * product) ** 2 / 2,
-        "mu1": p["mu_icl"],
-        "alpha": p["alpha"],
+        "mu1": values["mu_icl"],
+        "alpha": values["alpha"],
         "N2": sum(model.dims[x] for x in d + shared),
     }
-    value = noise_threshold_expression().subs([(sp.Symbol(name, positive=True), v) for name, v in numbers.items()])
-    return math.sqrt(float(value) / lr)
+    square = function(noise_threshold_expression(), tuple(numbers))(*numbers.values())
+    return (square / lr) ** 0.5
 
 
 def noise_drift(model: Model, noise: float, lr: float = 1.0) -> dict[str, float]:

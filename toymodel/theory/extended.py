@@ -31,6 +31,7 @@ from toymodel.model import Form, FrozenDict, Model
 from toymodel.prepare import loss_and_slope, measured, problem_of_start
 from toymodel.records import record
 from toymodel.state import Reduced
+from toymodel.theory.compiled import function
 
 
 def descend_extended(
@@ -141,7 +142,10 @@ def _steps(
 
 
 def noisy_residual_expression() -> sp.Expr:
-    """E v^2 after `steps` from v^2 = q0, in the symbols q0, A, n, sigma, lr, steps: dL/dv = A v with a constant A."""
+    """E v^2 after `steps` from v^2 = q0, in the symbols q0, A, n, sigma, lr, steps: dL/dv = A v with a constant A.
+
+    Range: 0 < lr A < 2, n >= 1. For many steps it tends to (n - 1) lr sigma^2 / (A (2 - lr A)).
+    """
     q0, damping, n, sigma, lr, steps = sp.symbols("q0 A n sigma lr steps", positive=True)
     kept = (1 - lr * damping) ** 2
     return q0 * kept**steps + (n - 1) * (lr * sigma) ** 2 * (1 - kept**steps) / (1 - kept)
@@ -150,15 +154,17 @@ def noisy_residual_expression() -> sp.Expr:
 def noisy_residual(q0: Any, damping: Any, n: Any, noise: Any, lr: Any, steps: Any) -> Any:
     """Mean square of a residual under gradient noise (`noisy_residual_expression`), for numpy or JAX arrays.
 
-    For 0 < lr damping < 2, while the damping A = (dL/dv) / v is constant: on the plateau, or near a fixed point. For
-    many steps it tends to (n - 1) lr sigma^2 / (A (2 - lr A)).
+    For 0 < lr damping < 2, while the damping A = (dL/dv) / v is constant: on the plateau, or near a fixed point.
     """
-    kept = (1 - lr * damping) ** 2
-    return q0 * kept**steps + (n - 1) * (lr * noise) ** 2 * (1 - kept**steps) / (1 - kept)
+    names = ("q0", "A", "n", "sigma", "lr", "steps")
+    return function(noisy_residual_expression(), names)(q0, damping, n, noise, lr, steps)
 
 
 def residual_drift_expression() -> sp.Expr:
-    """What noise adds to dv/dt in the flow limit, in the symbols n, s, v, with s = sigma sqrt(lr)."""
+    """What noise adds to dv/dt in the flow limit, in the symbols n, s, v, with s = sigma sqrt(lr).
+
+    Range: n >= 2, v > 0 (it repels from 0 for n > 2), steps for which lr |L_v| and s sqrt(lr) are well below v.
+    """
     n, s, v = sp.symbols("n s v", positive=True)
     return (n - 2) * s**2 / (2 * v)
 
@@ -171,7 +177,8 @@ def sampled_variance(
         [ N w^2 ( x_i^2 prod sum y^4 - 2 x_i x*_i prod sum y^3 y* + x*_i^2 prod sum y^2 y*^2 ) - (dL/dx_i)^2 ] / sample
 
     with N the number of entries and the products over the other vectors y. values, targets: letter -> array of
-    entries; letters: those of the mechanism, each once. The covariance of two entries is -(dL/dx_i)(dL/dx_j) / sample.
+    entries, numpy or JAX; letters: those of the mechanism, each once. The covariance of two entries is
+    -(dL/dx_i)(dL/dx_j) / sample. Exact. It needs the entries themselves, so there is no expression for it in (u, v).
     """
     if len(set(letters)) < len(letters) or vector not in letters:
         raise ValueError(f"letters must hold {vector!r} and each vector once, got {letters!r}")
