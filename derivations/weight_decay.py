@@ -14,12 +14,15 @@ import toymodel as tm
 from toymodel import plotting
 from toymodel.model import Model, coopetition
 from toymodel.reduction import mechanism_loss, reduced_loss, symbols
+from toymodel.theory.arrays import function
 from toymodel.theory.branches import branch
 from toymodel.theory.equilibria import fixed_points
 from toymodel.theory.weight_decay import (
+    MOST_DRIVE,
     POSITIVE,
     ciwl_limit_expression,
     decay_thresholds,
+    drive_expression,
     icl_threshold_expression,
     learning_limit_expression,
     with_weight_decay,
@@ -159,6 +162,16 @@ def icl(page: Page) -> None:
         $S_1$. It is the inverse of the lifetime without decay, which grows as $\alpha/\mu_1^2$, up to a factor: decay
         keeps ICL when it renews the shared vectors faster than the cost wears ICL down."""
     )
+    page.text(
+        r"""What has to be small for this is the drive of $d$ by $\mu_1$ against the pull of the cost on it. With
+        $a^3 = S_1$, $P = a^2$,"""
+    )
+    held = sp.Poly(sp.expand(found["d"].subs(on).subs(LAMBDA, 0)), D).coeff_monomial(D)
+    drive, pull = (held.subs({other: 0}).subs(P, S1 ** sp.Rational(2, 3)) for other in (ALPHA, MU1))
+    page.equation(r"\delta", drive_expression())
+    page.check("the ratio of the two parts of the damping of $d$", drive / pull, drive_expression())
+    paper = {W2: sp.Rational(1, 64000), WC: sp.Rational(1, 3200), S1: sp.Integer(20) ** sp.Rational(3, 2)}
+    page.check(r"at the paper's dimensions $\delta = \mu_1/\alpha$", drive_expression().subs(paper), MU1 / ALPHA)
 
 
 def ciwl(page: Page) -> None:
@@ -216,11 +229,19 @@ def ciwl(page: Page) -> None:
     page.check("the root", positive.subs(scaled, top), ciwl_limit_expression())
 
 
+def icl_threshold(mu: float, alpha: float) -> float:
+    """The closed form, also where `decay_thresholds` gives NaN."""
+    norms, weights = coopetition().target_norms, coopetition().weights
+    product = norms["d"] * norms["b"] * norms["c"]
+    return function(icl_threshold_expression())(w2=weights["ciwl"], wc=weights["cost"], S2=product, mu1=mu, alpha=alpha)
+
+
 def folds(mu: float, alpha: float) -> dict[str, float]:
     """The folds of the full equations: of ICL, of CIWL, and of learning; NaN where there is none."""
     here = model().with_parameters(mu_icl=mu, alpha=alpha)
     said = decay_thresholds(coopetition(), mu_icl=mu, alpha=alpha)
-    begin = {"icl": (3e-3, {"a": 4.4, "b": 4.4, "c": 4.4, "d": 0.2}, said["icl"] / 3)}
+    least = icl_threshold(mu, alpha) / 3
+    begin = {"icl": (3e-3, {"a": 4.4, "b": 4.4, "c": 4.4, "d": 0.2}, least)}
     begin["ciwl"] = (said["ciwl"] / 3, {"a": 0.0, "b": 6.3, "c": 6.3, "d": 6.3}, said["ciwl"] / 5)
     found = {}
     for name, (rate, overlap, low) in begin.items():
@@ -261,6 +282,11 @@ def compare(page: Page) -> None:
                 axes[1].plot(ratio, abs(error), markers[alpha], ms=3.5, color=plotting.COLOURS[colours[name]])
                 errors[name].append((ratio, abs(error)))
     assert max(error for ratio, error in errors["icl"] if ratio <= 0.004) < 0.03
+    last, beyond = (folds(ratio * 0.1, 0.1)["icl"] for ratio in (0.9 * MOST_DRIVE, 1.2 * MOST_DRIVE))
+    page.claim(
+        rf"at $\alpha = 0.1$ ICL has a fold at $\delta = {0.9 * MOST_DRIVE:.3g}$ and none at ${1.2 * MOST_DRIVE:.3g}$",
+        bool(np.isfinite(last) and np.isnan(beyond)),
+    )
     worst = {name: np.nanmax([error for _, error in errors[name]]) for name in ("ciwl", "learning")}
     assert worst["ciwl"] < 0.1 and worst["learning"] < 0.02
     ends = [1e-10, 1e-1]
@@ -318,12 +344,16 @@ def build() -> Page:
     )
     page.section("Statement")
     page.lines(
-        r"""| rate of decay | stable |
+        r"""| rate of decay, if $\mu_1 w_2S_1^{2/3} < 0.05\,\alpha w_c$ | stable |
 |---|---|
 | $\lambda < \lambda_{icl}$ | CIWL, and just below the threshold a mixture of both: ICL is transient |
 | $\lambda_{icl} < \lambda < \lambda_{ciwl}$ | ICL and CIWL: the start decides |
 | $\lambda_{ciwl} < \lambda < \lambda_{max}$ | ICL alone: it persists |
 | $\lambda > \lambda_{max}$ | neither |
+
+The condition is $\mu_1 < 0.05\,\alpha$ at the paper's dimensions. Above that $\mu_1$ there is no $\lambda_{icl}$:
+as the decay falls ICL passes into a mixture of both and that into CIWL, without a jump; so it is at the paper's own
+$\mu_1 = \alpha$ (see [Limits](#limits)).
 
 Nothing learned, all vectors zero, is stable for every $\lambda > 0$. All spectra are real: there are no cycles."""
     )
@@ -334,9 +364,9 @@ Nothing learned, all vectors zero, is stable for every $\lambda > 0$. All spectr
     compare(page)
     page.section("Limits")
     page.text(
-        r"""All three are asymptotic: see the figure for their errors. For $\mu_1/\alpha$ above about 0.05 the fold of
-        ICL is
-        gone: with less decay ICL passes into a mixture of both, in which CIWL's share grows, without a jump. At small
+        r"""All three are asymptotic: see the figure for their errors. For $\delta$ above about 0.05 the fold of ICL is
+        gone (`decay_thresholds` then gives NaN): with less decay ICL passes into a mixture of both, in which CIWL's
+        share grows, without a jump. At small
         $\mu_1/\alpha$ there is, besides the folds above, a pair that bounds a stable mixture below $\lambda_{icl}$; it
         has no
         closed form here."""

@@ -88,8 +88,9 @@ def asymptotic_strategy(
 
     Arguments as in `toymodel.flow`, for a model like the paper's. Range: alpha > 0 and a generic start (one that does
     not lie on the stable set of the plateau, which has no volume). Exact but for mu_icl = mu_ciwl = 0: there the
-    strategy that escapes from the plateau first (`emergence_time` for either) is taken. How long it takes is another
-    matter: `lifetime`, about alpha/mu_icl^2, for the end of ICL. Measured: benchmarks/theory_asymptotics.py.
+    strategy that escapes from the plateau first (`emergence_time` for either) is taken, which is right in 93 to 95 % of
+    random sets (benchmarks/theory_asymptotics.py). How long it takes is another matter: `lifetime`, about
+    alpha/mu_icl^2, for the end of ICL. Labelled numbers only: not for jax.jit.
     """
     if of.letters(model) != ("a", "d", "b", "c") or model.form.expression != coopetition().form.expression:
         raise ValueError(f"the strategy is derived for the loss of tm.coopetition, got {model.form.expression}")
