@@ -11,7 +11,7 @@ import toymodel as tm
 from toymodel import plotting
 from toymodel.model import coopetition
 from toymodel.reduction import mechanism_loss, reduced_loss, symbols
-from toymodel.theory.bump import ALPHA, MU, TA, TB, TC, TD, U0, V0, W2, WC, bump_expressions, height
+from toymodel.theory.bump import ALPHA, MU, TA, TB, TC, TD, U0, V0, W2, WC, bump_expressions, height, height_expression
 
 
 def reduced():
@@ -130,6 +130,21 @@ def statement_of_height(page: Page) -> None:
         start with the paper's dimensions, where"""
     )
     page.lines(r"$$ \frac34\frac{|a^*|^2}{|d^*|^2} > \frac{\mu_{icl}}{\mu_{icl}+\alpha} $$")
+    at = {name: sp.Symbol(name, real=True) for name in ("x", "z", "x_0")}
+    s, t = sp.symbols("s t", positive=True)
+    x = s / (1 + s)
+    x_0 = x * t / (1 + t)
+    page.check(
+        r"the library's $H$ for $z = 0$, $0 < x_0 < x < 1$ is $(1-x_0)^2-(1-x)^2$",
+        height_expression().subs({at["x"]: x, at["z"]: 0, at["x_0"]: x_0}),
+        (1 - x_0) ** 2 - (1 - x) ** 2,
+    )
+    x, z = s, s + 1 + t  # then the lowest level is at p = x / (x^2 + z^2) < 1
+    page.check(
+        r"and for $x^2 + z^2 > x$, $z^2 > 1$ it is $(1-x)^2 + z^2 - z^2/(x^2+z^2)$",
+        height_expression().subs({at["x"]: x, at["z"]: z, at["x_0"]: 0}),
+        (1 - x) ** 2 + z**2 - z**2 / (x**2 + z**2),
+    )
     draw = np.random.default_rng(0)
     x, z, x_0 = draw.uniform([0, 0, 0], [0.5, 0.8, 0.5], (20, 3)).T
     p = np.linspace(0, 1, 2001)[:, None]
