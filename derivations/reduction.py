@@ -7,6 +7,8 @@ what the tensors contribute is summed out from the definition of the outer produ
 
 from __future__ import annotations
 
+import itertools
+
 import sympy as sp
 from page import Page, assert_equal
 
@@ -14,11 +16,18 @@ from toymodel.model import Form, Model, coopetition, induction
 from toymodel.reduction import Plane, cost_loss, mechanism_loss, reduced_loss, symbols
 
 
-def summed(letters: str) -> sp.Expr:
-    """The sum over all entries of (x* y* ... - x y ...)^2 with symbolic dimensions, in terms of q_x, m_x and T_x.
+def entry_sums(x: str) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
+    """|x|^2, x.x* and |x*|^2 as sums over the entries 1..n_x, with n_x a symbol."""
+    i, n = sp.Symbol(f"i_{x}", integer=True), sp.Symbol(f"n_{x}", integer=True, positive=True)
+    value, target = sp.IndexedBase(x)[i], sp.IndexedBase(f"{x}*")[i]
+    return sp.Sum(value**2, (i, 1, n)), sp.Sum(value * target, (i, 1, n)), sp.Sum(target**2, (i, 1, n))
 
-    Each monomial of the expanded square is a product of entries; its sum over all indices is the product, over the
-    indices, of the sums of what carries that index: |x|^2, x.x* or |x*|^2 by definition.
+
+def summed(letters: str) -> sp.Expr:
+    """The sum over all entries of (x* y* ... - x y ...)^2 with symbolic dimensions.
+
+    Each monomial of the expanded square is a product of factors with one index each; its sum over all indices is the
+    product of the sums over each of them.
     """
     indices = sp.symbols(f"i0:{len(letters)}", integer=True)
     made = [sp.IndexedBase(x)[i] for x, i in zip(letters, indices, strict=True)]
@@ -26,14 +35,24 @@ def summed(letters: str) -> sp.Expr:
     total = sp.Integer(0)
     for monomial in sp.Add.make_args(sp.expand((sp.prod(wanted) - sp.prod(made)) ** 2)):
         number, factors = monomial.as_coeff_mul()
-        sums = []
-        for x, i, entry, target in zip(letters, indices, made, wanted, strict=True):
-            of_index = sp.Mul(*(factor for factor in factors if factor.has(i)))
-            q, m, norm = (sp.Symbol(f"{kind}_{x}") for kind in "qmT")
-            sums.append({entry**2: q, entry * target: m, target**2: norm**2}[of_index])
         assert all(sum(factor.has(i) for i in indices) == 1 for factor in factors)
-        total += number * sp.prod(sums)
+        for x, i in zip(letters, indices, strict=True):
+            of_index = sp.Mul(*(factor for factor in factors if factor.has(i)))
+            same, n = sp.Symbol(f"i_{x}", integer=True), sp.Symbol(f"n_{x}", integer=True, positive=True)
+            number *= sp.Sum(of_index.subs(i, same), (same, 1, n))
+        total += number
     return total
+
+
+def entry_by_entry(letters: str, sizes: tuple[int, ...]) -> sp.Expr:
+    """The same sum written out for vectors of these sizes."""
+    entries = []
+    for where in itertools.product(*(range(1, n + 1) for n in sizes)):
+        made, wanted = (
+            sp.prod([sp.IndexedBase(f"{x}{end}")[i] for x, i in zip(letters, where, strict=True)]) for end in ("", "*")
+        )
+        entries.append((wanted - made) ** 2)
+    return sp.Add(*entries)
 
 
 def overlap_form(q: list[sp.Expr], m: list[sp.Expr], norms: list[sp.Expr]) -> sp.Expr:
@@ -75,9 +94,17 @@ def from_tensors(page: Page) -> None:
     )
     page.equation(r"L_m", r"\tfrac{w_m}{2}\Big[\prod |x^*|^2 - 2\prod x\cdot x^* + \prod |x|^2\Big]")
     for letters in ("a", "ab", "abc", "aab", "aebc"):
-        q, m, norms = ([sp.Symbol(f"{kind}_{x}") for x in letters] for kind in "qmT")
-        assert_equal(summed(letters), overlap_form(q, m, norms), letters)
-    page.claim("the sum over all entries, with symbolic dimensions, is this form: for a, ab, abc, aab and aebc", True)
+        q, m, squares = zip(*(entry_sums(x) for x in letters), strict=True)
+        assert sp.expand(summed(letters) - overlap_form(q, m, [sp.sqrt(square) for square in squares])) == 0, letters
+    page.claim(
+        r"the sum over all entries is this form, with $\sum_{i=1}^{n_x}$ and $n_x$ a symbol: for a, ab, abc, aab, aebc",
+        True,
+    )
+    for letters, sizes in (("a", (3,)), ("ab", (2, 3)), ("abc", (2, 1, 3)), ("aab", (2, 2, 3))):
+        of_sizes = {sp.Symbol(f"n_{x}", integer=True, positive=True): n for x, n in zip(letters, sizes, strict=True)}
+        left, right = entry_by_entry(letters, sizes), summed(letters).subs(of_sizes).doit()
+        assert sp.expand(left - right) == 0, letters
+    page.claim("and so is the sum that is written out entry by entry, for small dimensions", True)
 
 
 def invariant_plane(page: Page, models: list[Model]) -> None:
@@ -88,14 +115,25 @@ def invariant_plane(page: Page, models: list[Model]) -> None:
         $q = |x|^2$ and $m = x\cdot x^*$ only, so that"""
     )
     page.equation(r"\nabla_x L", r"A\,x + B\,x^*,\qquad A = 2\,\partial L/\partial q,\quad B = \partial L/\partial m")
+    gradient_in_an_entry(page, models)
     page.text(
-        r"""With $e = x^*/|x^*|$ and $x = u\,e + v\,w$, $w\perp e$ a unit vector, the gradient is $(A u + B |x^*|)\,e
-        + A v\,w$. It has no component outside of the plane $(e, w)$. So the plane is invariant under the flow $\dot x
-        = -\nabla_x L$ and under descent $x \leftarrow x - \eta\nabla_x L$ with any step size, and $w$ never turns:
-        the residual only shrinks, $\dot v = -A v$, or is multiplied by $1 - \eta A$. Since $q = u^2 + v^2$ and $m =
-        |x^*| u$, the chain rule gives $\partial L/\partial u = A u + B |x^*|$ and $\partial L/\partial v = A v$:
-        **the dynamics in $(u, v)$ is gradient flow, or gradient descent, of the reduced loss.** Nothing was assumed
-        of $L$ but that it is a function of the terms."""
+        r"""Let $e = x^*/|x^*|$ and $x = u\,e + v\,w$, with $w\perp e$ a unit vector. Then $A x + B x^* = (A u + B
+        |x^*|)\,e + A v\,w$ has no component outside of the plane $(e, w)$, and a step of descent gives"""
+    )
+    page.equation(r"x - \eta\,(A\,x + B\,x^*)", r"\big(u - \eta\,(A u + B |x^*|)\big)\,e + v\,(1 - \eta A)\,w")
+    a, b, eta, u, v, norm, e, w = sp.symbols("A B eta u v T e_k w_k", real=True)
+    x_k, target_k = u * e + v * w, norm * e
+    page.check(
+        "in every entry $k$, for any step size: the plane and the direction $w$ stay",
+        x_k - eta * (a * x_k + b * target_k),
+        (u - eta * (a * u + b * norm)) * e + v * (1 - eta * a) * w,
+    )
+    page.text(
+        r"""So $w$ never turns: the residual decays, $\dot v = -A v$ along the flow (it shrinks where $A > 0$), and is
+        multiplied by $1 - \eta A$ by a step of descent. Since $q = u^2 + v^2$ and $m = |x^*| u$, the chain rule gives
+        $\partial L/\partial u = A u + B |x^*|$ and $\partial L/\partial v = A v$: **the dynamics in $(u, v)$ is
+        gradient flow, or gradient descent, of the reduced loss.** Nothing was assumed of $L$ but that it is a function of the
+        terms."""
     )
     for model in models:
         form = model.form
@@ -114,6 +152,27 @@ def invariant_plane(page: Page, models: list[Model]) -> None:
             "derivatives of `toymodel.reduction.reduced_loss`",
             True,
         )
+
+
+def gradient_in_an_entry(page: Page, models: list[Model]) -> None:
+    """dL/dx_k = A x_k + B x*_k for the entry k of each vector, from |x|^2 and x.x* as sums over its entries."""
+    k = sp.Symbol("k", integer=True)
+    for model in models:
+        q, m, _norms, values = products(model.form)
+        loss = sp.sympify(model.form.loss(**values, **{p: sp.Symbol(p) for p in model.form.parameters}))
+        for x in model.vectors:
+            square, overlap, _ = entry_sums(x)
+            x_k, target_k = sp.IndexedBase(x)[k], sp.IndexedBase(f"{x}*")[k]
+            slope = sp.diff(loss.subs({q[x]: square, m[x]: overlap}), x_k).doit()
+            slope = slope.replace(sp.Piecewise, lambda inside, _otherwise: inside[0])  # 1 <= k <= n
+            a, b = 2 * sp.diff(loss, q[x]), sp.diff(loss, m[x])
+            names = {square: q[x], overlap: m[x], x_k: sp.Symbol("x_k"), target_k: sp.Symbol("y_k")}
+            assert_equal(slope.xreplace(names), a * sp.Symbol("x_k") + b * sp.Symbol("y_k"), f"dL/d{x}_k")
+    page.claim(
+        r"$\partial L/\partial x_k = A\,x_k + B\,x^*_k$, with $q = \sum_i x_i^2$ and $m = \sum_i x_i x^*_i$ over $n_x$ "
+        "entries, $n_x$ a symbol, for every vector of three models",
+        True,
+    )
 
 
 def arbitrary_loss(page: Page) -> None:
@@ -259,8 +318,9 @@ def build() -> Page:
     page.text(
         """Descent on eight numbers gives the paper's iteration counts to the digit (`tests/test_paper.py`), and
         agrees with descent on all entries to 1e-9 for random models (`tests/test_simulate.py`). Noise in the gradient
-        and sampled tensor entries have components outside of the plane: there the reduction describes the mean drift
-        only (`toymodel.descend_vectors` simulates both)."""
+        and sampled tensor entries have components outside of the plane (`toymodel.descend_vectors` simulates both).
+        Noise leaves the gradient right in the mean; sampled terms are unbiased, but the gradient of a loss that is
+        nonlinear in one of them is not. [What both do](reduction_extended.md) is another page."""
     )
     return page
 

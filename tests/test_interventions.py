@@ -243,7 +243,7 @@ clamp, freeze, block, change = (inspect.unwrap(each) for each in (tm.Clamp, tm.F
         (lambda s: clamp("b", entries="2"), r"Clamp\('b'\): entries must be a whole number within 1..3, got '2'"),
         (lambda s: clamp("b", at="1"), "Clamp: at must be a number >= 0, got '1'"),
         (lambda s: clamp("b", until="2"), "Clamp: until must be later than at=0, got '2'"),
-        (lambda s: tm.Clamp("b", at=2), "Clamp: at=2 is not before the end of the run, t=2"),
+        (lambda s: tm.Clamp("b", at=2.1), "Clamp: at=2.1 is after the end of the run, t=2"),
         (lambda s: tm.Clamp("b", like=s.assign(residual=-s.residual)), "Clamp: like: residual must be >= 0 and finite"),
         (lambda s: tm.Clamp("b", like=s * np.nan), "Clamp: like: overlap must be finite, got nan"),
         (lambda s: tm.Clamp("b", entries=2), r"make the start with heads=\{'b': 2\}"),

@@ -84,11 +84,11 @@ class Problem:
         return cls(model, batch, parameters, weighed, tuple(interventions))
 
     def check_end(self, end: float, records: int) -> None:
-        """Raises ValueError where an intervention never acts before the time `end`, or a record of so many times would
+        """Raises ValueError where an intervention begins after the time `end`, or a record of so many times would
         not fit into memory."""
         for act in self.interventions:
-            if act.at >= end:
-                raise ValueError(f"{type(act).__name__}: at={act.at:g} is not before the end of the run, t={end:g}")
+            if act.at > end:
+                raise ValueError(f"{type(act).__name__}: at={act.at:g} is after the end of the run, t={end:g}")
         quantities = 1 + len(self.model.terms) + 2 * len(self.model.vectors)
         size = 8 * quantities * self.batch.runs * records
         if size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
