@@ -1,5 +1,7 @@
 """The bump: its height against simulations, its limits, and the sign of the competition."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import sympy as sp
@@ -99,3 +101,14 @@ def test_a_wrong_coefficient_is_seen(monkeypatch):
 def test_errors_name_what_is_missing():
     with pytest.raises(ValueError, match="mechanisms of three vectors that share two"):
         tm.bump(tm.long_pathway(), tm.aligned_start(tm.long_pathway()))
+
+
+def test_height_of_arrays():
+    """As numbers, as arrays and compiled by JAX; nothing learned and nothing kept is no bump."""
+    x, z, x_0 = np.array([[0.0, 0.3, 0.2, -0.1], [0.0, 0.0, 0.9, 0.5], [0.0, 0.1, 0.5, 0.0]])
+    one_by_one = [float(theory.height(*numbers)) for numbers in zip(x, z, x_0, strict=True)]
+    np.testing.assert_allclose(one_by_one, [0, 0.9**2 - 0.7**2, 0.64 + 0.81 - 0.81 / 0.85, 1.21 + 0.25 - 1], atol=1e-12)
+    np.testing.assert_allclose(theory.height(x, z, x_0), one_by_one, rtol=1e-12)
+    compiled = jax.jit(theory.height)(*map(jnp.asarray, (x, z, x_0)))
+    assert isinstance(compiled, jax.Array)
+    np.testing.assert_allclose(compiled, one_by_one, rtol=1e-5, atol=1e-6)

@@ -90,6 +90,31 @@ def test_a_pitchfork_is_a_crossing_and_no_fold():
     assert float(curve.overlap.min()) < -0.9
 
 
+@pytest.fixture(scope="module")
+def loop():
+    """A state with both mechanisms learned whose branch comes back to it, by way of its mirror image."""
+    model = with_weight_decay(tm.long_pathway(mu_icl=0.01), 1e-3)
+    start = tm.aligned_start(model, overlap=dict(a=4.385, b=4.451, c=4.451, d=0.515, e=4.403))
+    return model, fixed_points(model, start, flow_time=0).isel(point=0)
+
+
+def test_a_closed_branch_ends_where_it_began(loop):
+    curve = branch(*loop, "decay", (1e-5, 0.1), log=True, step=0.06)
+    assert (curve.kind.values == "closed").sum() == 1 and curve.kind.values[-1] == "closed"
+    assert closeness(curve.overlap[-1], curve.overlap[0], 1e-12) <= 1
+    folds = curve.overlap.values[curve.kind.values == "fold"]
+    assert len(folds) == 4  # two, and their mirror images in a and e
+    assert closeness(folds[0] * [-1, 1, 1, 1, -1], folds[1], 1e-6) <= 1
+    assert closeness(folds[2] * [-1, 1, 1, 1, -1], folds[3], 1e-6) <= 1
+
+
+def test_a_branch_that_is_cut_says_so(loop):
+    with pytest.warns(RuntimeWarning, match="cut after 6 points, at decay=.*raise most") as warned:
+        curve = branch(*loop, "decay", (1e-5, 0.1), log=True, most=6)
+    assert len(warned) == 2
+    assert curve.kind.values[[0, -1]].tolist() == ["cut", "cut"] and "closed" not in curve.kind.values
+
+
 def test_spectra_are_those_of_all_entries():
     """The Hessian of the loss on tensors, by JAX: the same numbers, with the multiplicities of dims."""
     model = with_weight_decay(tm.coopetition(dims=(3, 2, 4, 5), mu_icl=0.05, alpha=0.5), 0.01)

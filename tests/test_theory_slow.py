@@ -1,8 +1,11 @@
 """The slow flow of p = bc and d against the flow of all numbers, and what its nullclines and its fold must be."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import sympy as sp
+from conftest import closeness
 from page import assert_equal
 
 import toymodel as tm
@@ -53,10 +56,32 @@ def test_the_branch_of_equilibria_ends_at_the_fold():
 
 
 @pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: slow.slow_flow(MODEL, 200 * x, 1.0)[0],
+        lambda x: slow.slow_flow(MODEL, 25.0, 1.0, mu_icl=x)[1],
+        lambda x: slow.coexisting(MODEL, x, mu_icl=1e-3),
+        lambda x: slow.end_of_coexistence(MODEL, mu_icl=x),
+        lambda x: slow.end_of_coexistence(MODEL, alpha=x, mu_icl=1e-3),
+    ],
+)
+def test_arrays_of_numpy_and_of_jax(call):
+    """One value after the other, as an array, and compiled by JAX."""
+    values = np.array([0.1, 0.2])
+    one_by_one = [float(call(x)) for x in values]
+    assert one_by_one[0] != one_by_one[1]
+    assert closeness(call(values), one_by_one, 1e-12) <= 1
+    compiled = jax.jit(call)(jnp.asarray(values))
+    assert isinstance(compiled, jax.Array) and closeness(compiled, one_by_one, 1e-4) <= 1
+
+
+@pytest.mark.parametrize(
     ("call", "says"),
     [
         (lambda: slow.slow_flow(MODEL, 20, 1, mu_ciwl=0.1), "mu_ciwl must be 0 for the slow flow, got 0.1"),
         (lambda: slow.end_of_coexistence(tm.induction()), "like tm.coopetition"),
+        (lambda: slow.end_of_coexistence(MODEL, mu=0.1), "unknown parameter 'mu'"),
+        (lambda: slow.coexisting(MODEL, 0.1, alpha=-1.0), "alpha must be"),
     ],
 )
 def test_outside_of_the_range(call, says):

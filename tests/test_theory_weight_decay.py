@@ -1,5 +1,7 @@
 """The thresholds of weight decay: their derivation, and descent on both sides of them."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import sympy as sp
@@ -84,3 +86,14 @@ def test_ciwl_survives_below_its_limit_only():
 def test_refuses_other_models():
     with pytest.raises(ValueError, match="like tm"):
         decay_thresholds(tm.long_pathway())
+
+
+def test_arrays_and_where_there_is_no_fold_of_icl():
+    """NaN for icl above mu_icl / alpha = 0.05, at the paper's dimensions; the same numbers when compiled by JAX."""
+    mu = np.array([1e-3, 4.9e-3, 5.1e-3, 0.1])
+    found = decay_thresholds(tm.coopetition(), mu_icl=mu)
+    assert np.isnan(found["icl"]).tolist() == [False, False, True, True]
+    compiled = jax.jit(lambda mu: decay_thresholds(tm.coopetition(), mu_icl=mu))(jnp.asarray(mu))
+    for name in ("icl", "ciwl", "learning"):
+        assert isinstance(compiled[name], jax.Array)
+        np.testing.assert_allclose(compiled[name], found[name], rtol=1e-5)
