@@ -184,7 +184,8 @@ def theory_lines(runs: xr.Dataset, x: str, y: str) -> dict[str, Line]:
 def _levels(values: xr.DataArray, logarithmic: bool) -> np.ndarray:
     """Round values for contours."""
     low, high = float(values.min()), float(values.max())
-    levels = (LogLocator(subs=(1, 3)) if logarithmic else MaxNLocator(5)).tick_values(low, high)
+    ticks = LogLocator(subs=(1, 3)) if logarithmic else MaxNLocator(5)
+    levels = np.asarray(ticks.tick_values(low, high))
     return levels[(levels > low) & (levels < high)]
 
 
