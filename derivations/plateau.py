@@ -337,8 +337,9 @@ def build() -> Page:
     page.text(
         r"""While nothing is learned the model moves with constant coefficients: one drive $k_m$ for each mechanism and
         one damping $h_t$ for each term. With one shared overlap at $B$ the rest grows at the rate
-        $B\sqrt{k_1^2+k_2^2}$, with CIWL blocked at $Bk_1$. Five of these numbers, in a background that is known in
-        closed form, predict when ICL emerges, for small starts and for random starts with large residuals."""
+        $B\sqrt{k_1^2+k_2^2}$, with CIWL blocked at $Bk_1$. When ICL emerges is predicted by integrating five of
+        the model's eight numbers in a background that is known in closed form, for small starts and for random starts
+        with large residuals; without damping one integral is enough, with it there is no closed form."""
     )
     constant_coefficients(page)
     growth(page)

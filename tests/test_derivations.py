@@ -10,6 +10,7 @@ from page import ROOT, assert_equal, assert_limit, fingerprint, random_points, s
 
 import toymodel.reduction
 
+PACKAGES = ("toymodel", "toymodel.theory")
 SCRIPTS = sorted(path for path in Path(ROOT, "derivations").glob("*.py") if path.stem != "page")
 
 
@@ -26,12 +27,13 @@ def test_page_is_not_older_than_its_sources(script):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_page_names_all_that_it_is_made_from(script):
-    """The modules that the script imports by name, the derivations among them, and the data files that it names."""
+    """The modules that the script imports, the derivations among them, and the data files that it names."""
     found = re.search(r"<!-- made from (.*); fingerprint", script.with_suffix(".md").read_text())
     assert found
     text, used = script.read_text(), found[1].split(", ")
-    modules = re.findall(r"^from (toymodel\.[\w.]+) import", text, re.MULTILINE)
-    wanted = {f"{module.replace('.', '/')}.py" for module in modules} - {"toymodel/plotting.py"}
+    modules = re.findall(r"^from (toymodel[\w.]*) import (\w+)?", text, re.MULTILINE)
+    places = [f"{module}.{name}" if module in PACKAGES else module for module, name in modules]
+    wanted = {f"{place.replace('.', '/')}.py" for place in places} - {"toymodel/plotting.py"}
     imported = re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE)
     wanted |= {f"derivations/{path.name}" for path in script.parent.glob("*.py") if path.stem in imported}
     wanted |= {f"figures/data/{name}" for name in re.findall(r'"(\w+\.nc)"', text)}

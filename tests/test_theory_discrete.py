@@ -141,8 +141,8 @@ def test_functions_take_jax_arrays():
         lambda x, y: loss_floor(model, "ciwl", x, y, 0.1 + y),
         lambda x, y: noise_threshold(model, x, alpha=y, mu_icl=y),
         lambda x, y: noisy_residual(x, y, 20, 0.1, 0.5, 10 * x),
-        lambda x, y: end_sharpness(x[:, None] * y, x, y),
-        lambda x, y: sampled_variance({"a": x, "b": y}, {"a": y, "b": x}, "ab", "a", 0.1, 2),
+        lambda x, y: end_sharpness(x[:, None] * y[None, :], x, y),
+        lambda x, y: sampled_variance({"a": x, "b": y}, {"a": y, "b": x + 1}, "ab", "a", 0.1, 2),
     )
     for call in calls:
         with jax.enable_x64(True):

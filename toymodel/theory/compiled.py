@@ -57,16 +57,6 @@ def compiled(form: Form, expressions: Any) -> Compiled:
 
 
 @cache
-def function(expression: sp.Expr, names: tuple[str, ...]) -> Compiled:
-    """An expression made of operators as a function of its symbols, by name in this order.
-
-    Takes numbers, numpy and JAX arrays, the latter under jax.jit too.
-    """
-    by_name = {str(s): s for s in expression.free_symbols}
-    return sp.lambdify([by_name.get(name, sp.Symbol(name)) for name in names], expression, "math")
-
-
-@cache
 def slope(form: Form) -> Compiled:
     """dL/dy."""
     return compiled(form, [sp.diff(loss(form), y) for y in coordinates(form)])

@@ -19,7 +19,7 @@ import sympy as sp
 import xarray as xr
 
 from toymodel.model import Balance, Model
-from toymodel.theory.compiled import function
+from toymodel.theory.arrays import function
 
 
 def balance_values(model: Model, runs: xr.Dataset) -> xr.DataArray:
@@ -92,8 +92,6 @@ def end_sharpness(norms: Any, product: Any, weight: Any) -> Any:
 
     Descent ends there only if the step is below 2 / this. It is least for vectors of equal norms.
     """
-    letters = tuple(str(i) for i in range(norms.shape[-1]))
-    names = ("w", "S", *(f"u_{x}" for x in letters))
-    return function(end_sharpness_expression(letters), names)(
-        weight, product, *(norms[..., i] for i in range(len(letters)))
-    )
+    along = {f"u_{i}": norms[..., i] for i in range(norms.shape[-1])}
+    expression = end_sharpness_expression([str(i) for i in range(norms.shape[-1])])
+    return function(expression)(w=weight, S=product, **along)

@@ -10,7 +10,6 @@ loss in (u, v), and for each vector A_x = (dL/dv_x) / v_x, n_x - 2 times (`deriv
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -18,14 +17,13 @@ from typing import Any
 import numpy as np
 import sympy as sp
 import xarray as xr
-from jax.core import Tracer
 from scipy.integrate import solve_ivp
 
-from toymodel.labels import check_values
+from toymodel.checks import POSITIVE, check_values
 from toymodel.model import Form, Model
 from toymodel.prepare import problem_of_start
 from toymodel.reduction import reduced_loss, symbols
-from toymodel.theory.compiled import function
+from toymodel.theory.arrays import check, function
 from toymodel.theory.conserved import label
 from toymodel.theory.equilibria import functions
 from toymodel.theory.escape import SHARE
@@ -157,7 +155,7 @@ def loss_floor(model: Model, mechanism: str, noise: Any, lr: Any, slope: Any) ->
     if len(set(letters)) < len(letters):
         raise ValueError(f"{mechanism} holds a vector twice ({letters!r}), which the formula does not cover")
     size, count = sum(model.dims[x] for x in letters), len(letters)
-    return function(loss_floor_expression(), ("s", "F", "N", "k"))(noise * lr**0.5, slope, size, count)
+    return function(loss_floor_expression())(s=noise * lr**0.5, F=slope, N=size, k=count)
 
 
 def noise_threshold_expression() -> sp.Expr:
@@ -185,8 +183,7 @@ def noise_threshold(model: Model, lr: Any = 1.0, *, alpha: Any = None, mu_icl: A
     values = {"lr": lr, "mu_icl": p["mu_icl"] if mu_icl is None else mu_icl}
     values["alpha"] = p["alpha"] if alpha is None else alpha
     for name, value in values.items():
-        if not isinstance(value, Tracer):  # under jit there is nothing to look at
-            check_values(name, value, 0.0 if name == "mu_icl" else math.ulp(0))
+        check(name, value, 0.0 if name == "mu_icl" else POSITIVE)
     product = norms[shared[0]] * norms[shared[1]]
     numbers = {
         "w1": model.weights["icl"],
@@ -197,7 +194,7 @@ def noise_threshold(model: Model, lr: Any = 1.0, *, alpha: Any = None, mu_icl: A
         "alpha": values["alpha"],
         "N2": sum(model.dims[x] for x in d + shared),
     }
-    square = function(noise_threshold_expression(), tuple(numbers))(*numbers.values())
+    square = function(noise_threshold_expression())(**numbers)
     return (square / lr) ** 0.5
 
 
@@ -207,7 +204,7 @@ def noise_drift(model: Model, noise: float, lr: float = 1.0) -> dict[str, float]
     The keys are those of `toymodel.balance_values`. Exact, at each step.
     """
     check_values("noise", noise)
-    check_values("lr", lr, math.ulp(0))
+    check_values("lr", lr, POSITIVE)
     return {
         label(b): lr * noise**2 * sum(k * model.dims[x] for x, k in b.coefficients.items()) for b in model.conserved()
     }

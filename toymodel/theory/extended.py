@@ -31,7 +31,7 @@ from toymodel.model import Form, FrozenDict, Model
 from toymodel.prepare import loss_and_slope, measured, problem_of_start
 from toymodel.records import record
 from toymodel.state import Reduced
-from toymodel.theory.compiled import function
+from toymodel.theory.arrays import function
 
 
 def descend_extended(
@@ -156,8 +156,8 @@ def noisy_residual(q0: Any, damping: Any, n: Any, noise: Any, lr: Any, steps: An
 
     For 0 < lr damping < 2, while the damping A = (dL/dv) / v is constant: on the plateau, or near a fixed point.
     """
-    names = ("q0", "A", "n", "sigma", "lr", "steps")
-    return function(noisy_residual_expression(), names)(q0, damping, n, noise, lr, steps)
+    numbers = {"q0": q0, "A": damping, "n": n, "sigma": noise, "lr": lr, "steps": steps}
+    return function(noisy_residual_expression())(**numbers)
 
 
 def residual_drift_expression() -> sp.Expr:
