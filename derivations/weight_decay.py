@@ -351,9 +351,9 @@ def build() -> Page:
 | $\lambda_{ciwl} < \lambda < \lambda_{max}$ | ICL alone: it persists |
 | $\lambda > \lambda_{max}$ | neither |
 
-The condition is $\mu_1 < 0.05\,\alpha$ at the paper's dimensions. Above that $\mu_1$ there is no $\lambda_{icl}$:
-as the decay falls ICL passes into a mixture of both and that into CIWL, without a jump; so it is at the paper's own
-$\mu_1 = \alpha$ (see [Limits](#limits)).
+The condition is $\mu_1 < 0.05\,\alpha$ at the paper's dimensions. Above that $\mu_1$ ICL has no fold of its own, and
+there is no $\lambda_{icl}$: as the decay falls ICL passes into a mixture of both without a jump. At the paper's own
+$\mu_1 = \alpha$ that mixture ends near $\lambda_{ciwl}$ and leaves CIWL (see [Limits](#limits)).
 
 Nothing learned, all vectors zero, is stable for every $\lambda > 0$. All spectra are real: there are no cycles."""
     )
