@@ -132,8 +132,8 @@ def invariant_plane(page: Page, models: list[Model]) -> None:
         r"""So $w$ never turns: the residual decays, $\dot v = -A v$ along the flow (it shrinks where $A > 0$), and is
         multiplied by $1 - \eta A$ by a step of descent. Since $q = u^2 + v^2$ and $m = |x^*| u$, the chain rule gives
         $\partial L/\partial u = A u + B |x^*|$ and $\partial L/\partial v = A v$: **the dynamics in $(u, v)$ is
-        gradient flow, or gradient descent, of the reduced loss.** Nothing was assumed of $L$ but that it is a function of the
-        terms."""
+        gradient flow, or gradient descent, of the reduced loss.** Nothing was assumed of $L$ but that it is a function
+        of the terms."""
     )
     for model in models:
         form = model.form

@@ -51,7 +51,8 @@ def test_reduced_gradient_is_the_projected_gradient(case):
     """jax.grad of the reduced loss is the gradient on all entries, seen along the target and along the residual;
     nothing is left of it across these two directions."""
     form, weights, parameters = case.model.form, case.weights, case.parameters
-    values, targets = entries(case.vectors), entries(case.vectors, "_target")
+    _, vectors = case.wide
+    values, targets = entries(vectors), entries(vectors, "_target")
     planes = planes_of(values, targets)
     with jax.enable_x64(True):
         arrays = ({x: jnp.asarray(value) for x, value in part.items()} for part in (values, targets))

@@ -1,15 +1,19 @@
 """Models of many shapes, and random numbers for them: what the tests of several modules are run on.
 
-The losses are few, since each is compiled; dimensions, parameters, weights and starts are drawn.
+The losses are few, since each is compiled; dimensions, parameters, weights and starts are drawn. An array of another
+size is compiled anew, too. So a case also comes `wide`: its vectors filled up with entries that are 0 in the value and
+in the target, which stay 0 and add nothing to any term (the weights, which count entries, are given).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import xarray as xr
 from hypothesis import strategies as st
 
 import toymodel as tm
+from toymodel.reduction import Plane, terms
 
 # name -> mechanisms, costs, loss, letters in the order of dims
 SHAPES = {
@@ -44,35 +48,85 @@ SHAPES = {
         "bda",
     ),
 }
-SIZES = ((2, 3, 4, 5, 3), (4, 1, 3, 2, 6))
+SIZES = (2, 3, 4, 5, 3)
+WIDEST = 6
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model, vectors to start from, a step size, and other parameters and weights for the call."""
+    """A random model, vectors to start from, a step size, and other parameters and weights for the call.
 
-    model: tm.Model
-    vectors: xr.Dataset
-    lr: float
+    shares: of the default weight for each term; stride: the step size in units of 1 / steepness.
+    """
+
+    shape: str
+    sizes: tuple[int, ...]
+    seed: int
+    scale: float
+    target_scale: float
     parameters: dict[str, float]
-    weights: dict[str, float]
+    shares: dict[str, float]
+    stride: float
+
+    @cached_property
+    def model(self) -> tm.Model:
+        return shaped(self.shape, self.sizes)
+
+    @cached_property
+    def vectors(self) -> xr.Dataset:
+        return tm.random_vectors(self.model, self.seed, self.scale, self.target_scale)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {term: w * self.shares[term] for term, w in self.model.weights.items()}
+
+    @property
+    def lr(self) -> float:
+        return self.stride / steepness(self.model, self.vectors, self.parameters, self.weights)
+
+    @property
+    def wide(self) -> tuple[tm.Model, xr.Dataset]:
+        """The model and its vectors with entries of 0 up to the widest ones."""
+        model = replace(self.model, dims=dict.fromkeys(self.model.vectors, WIDEST), weights={}, target_norms={})
+        missing = {f"{x}_entry": (0, WIDEST - n) for x, n in self.model.dims.items()}
+        return model, self.vectors.pad(missing, constant_values=0.0)
 
 
-def shaped(name: str, sizes=SIZES[0], **numbers) -> tm.Model:
+def shaped(name: str, sizes=SIZES, **numbers) -> tm.Model:
     mechanisms, costs, loss, letters = SHAPES[name]
     return tm.Model(mechanisms, loss, dict(zip(letters, sizes, strict=False)), costs, **numbers)
 
 
 @st.composite
-def cases(draw, shapes=tuple(SHAPES), sizes=SIZES) -> Case:
-    """Starts of about the size of the targets, and steps so small that descent is stable."""
-    model = shaped(draw(st.sampled_from(shapes)), draw(st.sampled_from(sizes)))
-    number = st.floats(0, 1)
-    scale, target_scale = draw(st.floats(0.05, 1)), draw(st.floats(0.3, 1))
-    vectors = tm.random_vectors(model, draw(st.integers(0, 2**20)), scale, target_scale)
-    parameters = {p: draw(number) for p in model.parameters}
-    weights = {t: w * draw(st.floats(0.2, 1)) for t, w in model.weights.items()}
-    return Case(model, vectors, draw(st.floats(0.001, 0.02)), parameters, weights)
+def cases(draw, shapes=tuple(SHAPES)) -> Case:
+    """Starts of about the size of the targets, and steps that are stable and so large that 200 of them learn."""
+    shape = draw(st.sampled_from(shapes))
+    mechanisms, costs, _, letters = SHAPES[shape]
+    return Case(
+        shape,
+        draw(st.tuples(*[st.integers(1, WIDEST)] * len(letters))),
+        draw(st.integers(0, 2**20)),
+        scale=draw(st.floats(0.05, 1)),
+        target_scale=draw(st.floats(0.3, 1)),
+        parameters={p: draw(st.floats(0, 1)) for p in ("mu", "nu", "alpha")},
+        shares={term: draw(st.floats(0.2, 1)) for term in (*mechanisms, *costs)},
+        stride=draw(st.floats(0.05, 0.3)),
+    )
+
+
+def steepness(model: tm.Model, vectors: xr.Dataset, parameters: dict, weights: dict) -> float:
+    """About the largest curvature of the loss: of each term w |y|^2 |z|^2 ... for each of its vectors x, where every
+    vector is as long as its value or its target, whichever is longer, times the slope of the loss in that term."""
+    values, targets = entries(vectors), entries(vectors, "_target")
+    square = {x: max(value @ value, targets[x] @ targets[x]) for x, value in values.items()}
+    planes = {x: Plane(0.0, np.linalg.norm(value), np.linalg.norm(targets[x])) for x, value in values.items()}
+    at = {**terms(model.form, planes, weights), **parameters}
+    total = 0.0
+    for term, letters in model.terms.items():
+        slope = (model.loss(**{**at, term: at[term] + 1e-6}) - model.loss(**at)) / 1e-6
+        product = np.prod([square[x] for x in letters])
+        total += abs(slope) * weights[term] * sum(product / square[x] for x in letters)
+    return total
 
 
 def entries(vectors: xr.Dataset, end: str = "") -> dict[str, np.ndarray]:
