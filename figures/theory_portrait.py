@@ -11,7 +11,7 @@ CASES = (  # mu_icl, window of bc, largest d, and (bc, d) of starts on the manif
     (3e-3, (14, 90), 6, ((17, 4.5), (25, 5.5), (45, 0.1), (70, 0.1))),
     (0.1, (14, 66), 11, ((16, 9), (16, 5), (30, 0.2), (45, 0.2))),
 )
-FOLDS = {0.01: "light", 0.1: "icl", 1.0: "other"}  # alpha in the last panel, where mu_icl = SMALL
+FOLDS = {0.1: "light", 0.3: "icl", 1.0: "other"}  # alpha in the last panel, where mu_icl = SMALL; smaller: no room
 ICL, CIWL = (np.prod([MODEL.target_norms[x] for x in letters]) for letters in ("abc", "dbc"))
 
 
@@ -62,15 +62,16 @@ def main() -> None:
         axes[2].plot(p_fold, 1 - missing[top - 1], "s", color="white", mec="k", ms=4, zorder=5)
         axes[2].text(p[-1] + 4, 0.02, f"alpha = {alpha:g}", color=colour, rotation=90, fontsize="small")
         misses.append(abs(p[np.flatnonzero(share > 1 - missing[top - 1])[-1]] / p_fold - 1))
-    assert max(misses) < 0.1 and max(gaps) < 0.1
+    assert max(misses) < 0.05 and max(gaps) < 0.1
     axes[2].set(xlabel="p = bc", ylabel="abc / S_icl", xlim=(0, 205))
     axes[2].set_title(f"mu_icl = {SMALL:g}", fontsize="small")
     plotting.panel_letters(axes)
     caption = f"""The slow manifold abc = S_icl on which ICL lives once it has emerged. (a, b) Slow flow (grey),
     nullclines and real runs from a small start (blue) and from the manifold (black), each to the cross, where ICL has
     lost a tenth of its product; their speeds differ from the slow flow's by {gaps[0]:.1%} and {gaps[1]:.1%} (median).
-    (c) With both learned, the equilibria of a and d at a given p (stable: solid) end in a fold (square, closed form),
-    and real runs (coloured) lose ICL within {max(misses):.0%} of its p."""
+    (c) With both learned, the equilibria of a and d at a given p (stable: solid; leading order) end in a fold (square,
+    closed form), and real runs (coloured) lose ICL within {max(misses):.0%} of its p. Where alpha is much
+    smaller there is no coexistence (derivations/lifetime.md)."""
     plotting.finish(__file__, fig, caption)
 
 
