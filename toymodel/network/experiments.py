@@ -158,7 +158,7 @@ def all_experiments() -> dict[str, Experiment]:
         small.append(DISENTANGLED.on(f"classes_{number}", classes=classes, seeds=3))
     large = of_full(
         TRANSFORMER,
-        (800, 2000, 4000, 16_000),
+        (800, 2000, 4000, 16_000, 60_000),
         dict(matched=140_000, given=60_000, icl_only=60_000, window=24_000, **{"from": 32_000}),
         seeds=2,
         given_every=400,
