@@ -1,1 +1,4 @@
-"""Closed forms: what the model does, derived; each module names the derivation that it comes from."""
+"""What the model does, derived: closed forms where there are any, and else small integrations and equations to be solved.
+
+Each module names the derivation that it comes from.
+"""

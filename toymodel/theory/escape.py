@@ -39,8 +39,9 @@ def escape(
     For models with the mechanisms icl and ciwl that share two vectors, with one or two private ones each. `emergence`
     is the time at which ICL has learned a share 1 - 1/sqrt(2) of its target (its loss has halved), `first` says whether
     CIWL has not by then, and `damping` is the check of validity: the time times the fastest rate at which a vector is
-    damped at the start. Within about 10 % while it is below 0.1. without="ciwl": the private part of CIWL is held at
-    zero (`first` is then true).
+    damped at the start. Within about 10 % while it is below 0.1, as for small starts; standard normal ones are far
+    outside, where only `toymodel.emergence_time` holds (benchmarks/theory_emergence.py). without="ciwl": the private
+    part of CIWL is held at zero (`first` is then true).
     """
     icl, ciwl, shared, _ = parts_of(model)
     if len(shared) != 2 or not (1 <= len(icl) <= 2 and 1 <= len(ciwl) <= 2):
