@@ -14,6 +14,15 @@ settings.register_profile("toymodel", deadline=None, derandomize=True, print_blo
 settings.load_profile("toymodel")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_mixed_types(request):
+    """In simulations no array is promoted to another type unasked; sweeps and networks count, and mix types for it."""
+    strict = request.path.stem in ("test_reduction", "test_simulate", "test_interventions", "test_flow")
+    jax.config.update("jax_numpy_dtype_promotion", "strict" if strict else "standard")
+    yield
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     return Path(__file__).parent / "data"

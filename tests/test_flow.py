@@ -20,7 +20,8 @@ LOSSES = ("loss", "loss_icl", "loss_ciwl", "cost")
 
 @pytest.fixture(scope="module")
 def ensemble():
-    """The paper's model at random parameters, from the paper's starts, to t = 1e5, by both integrators."""
+    """The paper's model at random parameters, from random starts, to t = 1e5, by both integrators with the same
+    tolerances."""
     model, runs = tm.coopetition(), 24
     draw = np.random.default_rng(5)
     start = tm.random_start(model, range(runs), scale={"a": 1.0, "b": 0.7, "c": 1.2, "d": 0.8})
@@ -29,8 +30,8 @@ def ensemble():
         p: xr.DataArray(np.exp(draw.uniform(*np.log(ends), runs)), dims="seed", coords={"seed": range(runs)})
         for p, ends in ranges.items()
     }
-    options = dict(t=1e5, times=[0.0, *np.geomspace(1, 1e5, 26)], **parameters)
-    return tm.flow(model, start, **options), tm.flow(model, start, method="LSODA", rtol=1e-10, atol=1e-13, **options)
+    options = dict(t=1e5, times=[0.0, *np.geomspace(1, 1e5, 26)], rtol=1e-11, atol=1e-15, **parameters)
+    return tm.flow(model, start, **options), tm.flow(model, start, method="LSODA", **options)
 
 
 def test_one_vector_relaxes_exponentially():
@@ -74,9 +75,11 @@ def test_flow_of_the_reduction_is_the_flow_of_all_entries():
 
 
 def test_scipy_and_diffrax_agree(ensemble):
+    """Every loss within 1e-5 of itself, down to losses of 1e-13; overlaps within 1e-5 of the length of the vector."""
     by_diffrax, by_scipy = ensemble
     for name in LOSSES:
-        assert closeness(by_diffrax[name], by_scipy[name], relative=1e-5, absolute=1e-9) <= 1, name
+        assert closeness(by_diffrax[name], by_scipy[name], relative=1e-5) <= 1, name
+    assert float(by_scipy.loss_ciwl.min()) < 1e-12
     length = np.hypot(by_scipy.overlap, by_scipy.residual)
     assert (abs(by_diffrax.overlap - by_scipy.overlap) <= 1e-5 * length).all()
 
@@ -108,13 +111,16 @@ def test_a_balance_changes_at_its_rate():
 
 
 def test_a_horizon_of_1e7_costs_little():
-    """Both stiff integrators of scipy reach 1e7 within 2,000 steps and agree."""
+    """Both stiff integrators of scipy reach 1e7 within 2,000 steps, diffrax within 20,000, and all agree: within 1e-5,
+    or below 1e-10, which is nothing (the losses end at 1e-35)."""
     model = tm.coopetition(alpha=0.01, mu_icl=0.01)
     start = tm.aligned_start(model, overlap=0.3)
-    options = dict(t=1e7, times=[1e3, 1e5, 1e7], max_steps=2000)
-    one, other = (tm.flow(model, start, method=method, rtol=1e-9, **options) for method in ("LSODA", "Radau"))
+    options = dict(t=1e7, times=[1e3, 1e5, 1e7], rtol=1e-9)
+    one, other = (tm.flow(model, start, method=method, max_steps=2000, **options) for method in ("LSODA", "Radau"))
+    third = tm.flow(model, start, max_steps=20_000, **options)
     for name in LOSSES:
         assert closeness(one[name], other[name], relative=1e-5, absolute=1e-10) <= 1, name
+        assert closeness(third[name], other[name], relative=1e-5, absolute=1e-10) <= 1, name
 
 
 def test_events_are_crossings_of_the_record():
@@ -144,15 +150,22 @@ def test_default_times_are_logarithmic():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
+        (dict(t=[1, 2]), r"t must be one number, got \[1, 2\]"),
+        (dict(t="1"), "t must be a number > 0, got '1'"),
+        (dict(times=[float("nan")]), "times must be >= 0 and finite, got nan"),
+        (dict(times=["a"]), "times must be a number >= 0"),
+        (dict(max_steps=-3), "max_steps must be a whole number >= 1, got -3"),
+        (dict(max_steps=10.5), "max_steps must be a whole number >= 1, got 10.5"),
+        (dict(method="LSODA", events={"x": lambda q: q["nothing"]}), r"events: there is no quantity 'nothing'; there"),
         (dict(t=0), "t must be > 0 and finite, got 0"),
         (dict(t=float("inf")), "t must be > 0 and finite, got inf"),
         (dict(method="euler"), "method must be 'diffrax', 'LSODA' or 'Radau', got 'euler'"),
         (dict(events={"x": len}), "events are located by scipy: use method='LSODA' or 'Radau'"),
-        (dict(rtol=0), "rtol must be within 0..1, got 0"),
+        (dict(rtol=0), "rtol must be > 0 and finite, got 0"),
         (dict(atol=2), "atol must be within 0..1, got 2"),
         (dict(times=[1.0, 0.5]), "times must be an increasing list within 0..t=5"),
         (dict(times=[6.0]), "times must be an increasing list within 0..t=5"),
-        (dict(times=[]), "times must be an increasing list within 0..t=5"),
+        (dict(times=[]), "times is empty; give at least one number"),
         (dict(alpha=-1), "alpha must be >= 0 and finite, got -1"),
     ],
 )

@@ -47,6 +47,37 @@ def test_saved_and_loaded_is_the_same(runs, tmp_path):
     assert os.listdir(tmp_path) == ["runs.nc"]
 
 
+def test_a_start_can_be_saved_too(tmp_path):
+    start = tm.random_start(shaped("paper"), range(2))
+    back = tm.load(tm.save(start, tmp_path / "start.nc"))
+    xr.testing.assert_equal(back, start)
+    with pytest.raises(ValueError, match="no record of a run: it has no attribute 'model'"):
+        tm.model_of(back)
+
+
+def test_what_holds_in_a_run_wins_over_what_its_start_brings():
+    """A start that was taken at one alpha of a sweep, or at all of them."""
+    model = shaped("paper")
+    swept = tm.descend(model, tm.random_start(model, 0), 5, lr=0.1, alpha=[0.1, 0.2])
+    one = tm.state_at(swept, 0.5).sel(alpha=0.2)
+    assert float(tm.descend(model, one, 5, lr=0.1, alpha=0.7).alpha) == 0.7
+    assert float(tm.descend(model, one, 5, lr=0.1).alpha) == model.parameters["alpha"]
+    many = tm.state_at(swept, 0.5)
+    with pytest.raises(ValueError, match=r"start has the dimension 'alpha', .* give alpha=start\['alpha'\]"):
+        tm.descend(model, many, 5, lr=0.1, alpha=0.7)
+    np.testing.assert_array_equal(tm.descend(model, many, 5, lr=0.1, alpha=many["alpha"]).alpha, [0.1, 0.2])
+
+
+def test_a_record_has_the_numbers_of_labelled_interventions():
+    """What another run gave is written out, where it is not long."""
+    model = shaped("paper")
+    other = tm.random_start(model, [4, 7])
+    runs = tm.descend(model, tm.random_start(model, 0), 5, lr=0.1, interventions=[tm.Clamp("bc", like=other)])
+    said = runs.attrs["interventions"].split("like=")[1].removesuffix(")")
+    given = xr.Dataset.from_dict(json.loads(said))
+    xr.testing.assert_equal(given, other[["overlap", "residual"]].sel(vector=["b", "c"]))
+
+
 def test_a_failed_write_leaves_the_old_file(runs, tmp_path, monkeypatch):
     """As on a full disk: one error, the file that was there stays whole, nothing half written is left."""
     path = tm.save(runs, tmp_path / "runs.nc")
