@@ -101,7 +101,8 @@ def main(sets: int = 10_000) -> None:
         print(f"{right[these].mean():.2%} of {these.sum()} right; {ends}")
     table = xr.Dataset({"predicted": predicted, "measured": found, **{m: parameters[m] for m in ("mu_icl", "mu_ciwl")}})
     DATA.parent.mkdir(exist_ok=True)
-    table.to_netcdf(DATA, engine="h5netcdf", encoding={name: {"zlib": True} for name in ("mu_icl", "mu_ciwl")})
+    small = {name: {"zlib": True, **({"dtype": "S1"} if of.dtype.kind == "U" else {})} for name, of in table.items()}
+    table.to_netcdf(DATA, engine="h5netcdf", encoding=small)
 
 
 if __name__ == "__main__":

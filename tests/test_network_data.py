@@ -10,7 +10,7 @@ from toymodel.network.data import KINDS, Batch, FileClasses, GaussianClasses, Se
 from toymodel.network.evaluators import label_tokens, measure, preference
 
 CLASSES, EXEMPLARS, BATCH = 12, 3, 4000
-TABLE = jnp.stack(jnp.broadcast_arrays(jnp.arange(CLASSES)[:, None], jnp.arange(EXEMPLARS)[None]), -1) * 1.0
+TABLE = jnp.stack(jnp.broadcast_arrays(jnp.arange(CLASSES)[:, None], jnp.arange(EXEMPLARS)[None]), -1).astype(float)
 
 
 def drawn(**of):

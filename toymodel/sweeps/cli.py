@@ -137,7 +137,7 @@ def main() -> None:
         typer.echo(f"toymodel: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt as stop:
-        typer.echo(f"toymodel: {stop or 'interrupted'}", err=True)
+        typer.echo(f"toymodel: {str(stop) or 'interrupted'}", err=True)
         sys.exit(130)
 
 

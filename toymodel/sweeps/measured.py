@@ -79,6 +79,7 @@ def _by_descent(sweep: Sweep, group: Group) -> dict[str, np.ndarray]:
     if sweep.every is not None:
         run = start.isel(run=slice(runs))
         acts, weights, parameters = _arguments(sweep, group, group.values)
+        acts = [act for act in acts if act.at <= sweep.steps * sweep.lr]  # a varied time may lie after the end
         step = value_of(sweep, group.values, "lr", sweep.lr)
         record = descend(
             sweep.model, run, sweep.steps, lr=float(np.max(step)), every=sweep.every, interventions=acts,

@@ -182,7 +182,7 @@ def _to_end(
             t0=jnp.where(taken, path.t1, path.t0),
             t1=jnp.where(taken, jnp.where(final, end, path.t1 + h), path.t1),
             h=jnp.where(goes, h * stretch, path.h),
-            tries=path.tries + goes,
+            tries=path.tries + goes.astype(path.tries.dtype),
         )
         return jax.lax.fori_loop(0, READS, one_read, path)
 
