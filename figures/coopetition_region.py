@@ -37,7 +37,7 @@ def example(ax, model, point):
             style = {"ls": "--", "label": "ICL, CIWL blocked"} if acts else {"label": plotting.NAMES[m]}
             ax.plot(run.time[1:], (run[f"loss_{m}"] / run[f"unlearned_{m}"])[1:], color=plotting.COLOURS[m], **style)
     plotting.log_time(ax, 100)
-    ax.set(xlabel="time", ylabel="loss / unlearned loss", ylim=(-0.05, 1.3))
+    ax.set(xlabel="time (steps x step size)", ylabel="loss / unlearned loss", ylim=(-0.05, 1.3))
     return found
 
 
