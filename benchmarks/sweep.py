@@ -6,15 +6,16 @@
 Every ratio is between two times of the same call of this script, each the best of several. Seconds of the clock and of
 the processor (all cores) are both given: where other programs take part of the cores, only the latter are comparable.
 
-The bound of descent, measured by this script on two cores of two machines (AVX-512, 1 and 2 MiB of second-level cache): a
-step of a call and its measures takes 1.7 to 1.9 us, whatever the number of runs, and 13 to 15 ns for each run. The former,
-the dispatch of 22 compiled operations, is 20 % of the time for 512 runs and 5 % for 2,048, which a large sweep puts into a
-call; a small one would then leave a core idle. The latter is arithmetic: 231 operations as written, about 400 as compiled,
-because the compiler computes what two coordinates share anew for each; 15 to 30 of them per ns. Memory is not the bound:
-the arrays of a call stay in the second-level cache, and the time for each run does not grow up to 4,096 runs.
+The bound of descent, measured by this script on two cores of two machines (AVX-512, 1 and 2 MiB of second-level
+cache): a step of a call and its measures takes 1.7 to 1.9 us, whatever the number of runs, and 13 to 15 ns for each
+run. The former, the dispatch of 22 compiled operations, is 20 % of the time for 512 runs and 5 % for 2,048, which a
+large sweep puts into a call; a small one would then leave a core idle. The latter is arithmetic: 231 operations as
+written, about 400 as compiled, because the compiler computes what two coordinates share anew for each; 15 to 30 of them
+per ns. Memory is not the bound: the arrays of a call stay in the second-level cache, and the time for each run does not
+grow up to 4,096 runs.
 
-A sweep costs 0.15 s before its first and after its last step, most of it to make and to open the store, so that the cost of
-a run is flat (within 5 %) from 100,000 runs of 4,000 steps, or 25,000 of 16,000, up to a million.
+A sweep costs 0.15 s beside its steps, most of it to make and to open the store. So the cost of a run of 4,000 steps is
+the same within 5 % for 100,000 and for a million runs, but 1.4 times that for 10,000 and 5 times for 1,000.
 
 float32 gains 25 % and is not the default: phases agree in more than 99 % of runs, but times of emergence only to 1 %,
 and a fixed point of the arithmetic, which ends a run early, is one of float32.
