@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import sympy as sp
 
@@ -67,6 +68,7 @@ class Page:
         self.parts.append("## Assumptions\n\n" + "\n".join(numbered))
         self.checks = 0
         self.data: list[Path] = []
+        self.figures: dict[str, Any] = {}  # name of the file -> matplotlib figure
 
     def uses(self, path: Path) -> Path:
         """The path of a data file that the page is made from."""
@@ -106,14 +108,16 @@ class Page:
         self.parts.append(f"*Checked ({self.checks}):* {' '.join(what.split())}")
 
     def figure(self, figure, caption: str) -> None:
-        """Saves a matplotlib figure beside the page (NAME.svg, NAME-2.svg, ...) and shows it."""
-        number = 1 + sum(part.startswith("![") for part in self.parts)
+        """Shows a matplotlib figure, which is saved beside the page (NAME.svg, NAME-2.svg, ...) with it."""
+        number = 1 + len(self.figures)
         name = self.script.stem + (f"-{number}" if number > 1 else "") + ".svg"
-        figure.savefig(self.script.with_name(name), metadata={"Date": None})
+        self.figures[name] = figure
         self.parts.append(f"![{name}]({name})\n\n{' '.join(caption.split())}")
 
     def write(self) -> Path:
-        """Writes NAME.md beside the script."""
+        """Writes NAME.md and its figures beside the script."""
+        for name, figure in self.figures.items():
+            figure.savefig(self.script.with_name(name), metadata={"Date": None})
         path = self.script.with_suffix(".md")
         used = sources(self.script, self.data)
         mark = f"<!-- made from {', '.join(used)}; fingerprint {fingerprint(used)} -->"
