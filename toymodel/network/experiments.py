@@ -163,4 +163,5 @@ def all_experiments() -> dict[str, Experiment]:
         seeds=2,
         given_every=400,
     )
+    large.append(TRANSFORMER.on("noise_1.4", classes=replace(TRANSFORMER.classes, noise=1.4)))
     return {experiment.name: experiment for experiment in small + large}
