@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 import toymodel as tm
-from toymodel.vectors import tensor_loss, tensor_terms
+from toymodel.simulation.tensors import tensor_loss, tensor_terms
 
 
 def best(run: Callable[[], object], times: int = 3) -> float:

@@ -40,7 +40,7 @@ import xarray as xr
 from descent import tracking_loop
 
 import toymodel as tm
-from toymodel.prepare import problem_of_start
+from toymodel.simulation.problem import problem_of_start
 from toymodel.sweeps import kernel
 
 MODEL = tm.coopetition()

@@ -9,7 +9,7 @@ from page import ROOT, Page
 
 import toymodel as tm
 from toymodel import plotting
-from toymodel.model import coopetition
+from toymodel.presets import coopetition
 from toymodel.reduction import mechanism_loss, symbols, terms
 from toymodel.theory import asymptotics as theory
 from toymodel.theory import compiled

@@ -11,7 +11,8 @@ from page import Page, assert_equal
 
 import toymodel as tm
 from toymodel import plotting
-from toymodel.model import Balance, Form, Model, coopetition, induction, long_pathway
+from toymodel.model import Balance, Form, Model
+from toymodel.presets import coopetition, induction, long_pathway
 from toymodel.reduction import cost_loss, mechanism_loss, reduced_loss, symbols
 from toymodel.theory.conserved import (
     balance_values,

@@ -10,7 +10,8 @@ from page import ROOT, Page, assert_equal, assert_limit
 
 import toymodel as tm
 from toymodel import plotting
-from toymodel.model import Form, coopetition, long_pathway
+from toymodel.model import Form
+from toymodel.presets import coopetition, long_pathway
 from toymodel.reduction import symbols
 from toymodel.theory.cooperation import (
     D0,

@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 
 import toymodel as tm
 from toymodel import plotting
-from toymodel.model import coopetition, induction
+from toymodel.presets import coopetition, induction
 from toymodel.reduction import reduced_loss, symbols
 from toymodel.theory.conserved import label
 from toymodel.theory.discrete import (

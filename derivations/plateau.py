@@ -10,7 +10,8 @@ from page import ROOT, Page, assert_equal
 
 import toymodel as tm
 from toymodel import plotting
-from toymodel.model import Form, coopetition, long_pathway
+from toymodel.model import Form
+from toymodel.presets import coopetition, long_pathway
 from toymodel.reduction import cost_loss, mechanism_loss, reduced_loss, symbols, terms
 from toymodel.theory.cooperation import GA, GD, K1, K2, B, growth_expressions
 from toymodel.theory.plateau import coefficients, decay_expression, emergence_time

@@ -12,7 +12,8 @@ import itertools
 import sympy as sp
 from page import Page, assert_equal
 
-from toymodel.model import Form, Model, coopetition, induction
+from toymodel.model import Form, Model
+from toymodel.presets import coopetition, induction
 from toymodel.reduction import Plane, cost_loss, mechanism_loss, reduced_loss, symbols
 
 

@@ -18,7 +18,8 @@ from page import Page, assert_equal
 
 import toymodel as tm
 from toymodel import plotting
-from toymodel.model import Form, Model, coopetition
+from toymodel.model import Form, Model
+from toymodel.presets import coopetition
 from toymodel.reduction import reduced_loss, symbols
 from toymodel.theory.extended import (
     descend_extended,

@@ -12,7 +12,8 @@ from page import Page, assert_equal
 
 import toymodel as tm
 from toymodel import plotting
-from toymodel.model import Model, coopetition
+from toymodel.model import Model
+from toymodel.presets import coopetition
 from toymodel.reduction import mechanism_loss, reduced_loss, symbols
 from toymodel.theory.arrays import function
 from toymodel.theory.branches import branch

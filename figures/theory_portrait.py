@@ -4,7 +4,7 @@ import numpy as np
 
 import toymodel as tm
 from toymodel import plotting
-from toymodel.theory.slow import coexisting, end_of_coexistence, slow_flow
+from toymodel.theory.slow_manifold import coexisting, end_of_coexistence, slow_flow
 
 MODEL, SMALL = tm.coopetition(mu_ciwl=0.0), 1e-3
 CASES = (  # mu_icl, window of bc, largest d, and (bc, d) of starts on the manifold

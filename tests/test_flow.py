@@ -12,7 +12,7 @@ from scipy.integrate import solve_ivp
 from zoo import entries, shaped
 
 import toymodel as tm
-from toymodel.vectors import tensor_loss
+from toymodel.simulation.tensors import tensor_loss
 
 flow = inspect.unwrap(tm.flow)  # without the check of types that users have not
 LOSSES = ("loss", "loss_icl", "loss_ciwl", "cost")

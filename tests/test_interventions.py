@@ -9,7 +9,7 @@ from conftest import closeness
 from zoo import shaped
 
 import toymodel as tm
-from toymodel.interventions import segments
+from toymodel.simulation.interventions import segments
 
 LR = 0.1
 ONLY_CIWL = dict(loss=lambda icl, ciwl, cost, *, mu=0.1: ciwl * (1 + mu))

@@ -9,7 +9,7 @@ import xarray as xr
 from zoo import shaped
 
 import toymodel as tm
-from toymodel import records
+from toymodel import files
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_a_truncated_file(runs, tmp_path, size):
 
 
 def test_a_file_of_another_version(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "FORMAT", 99)
+    monkeypatch.setattr(files, "FORMAT", 99)
     path = tm.save(runs.assign_attrs(toymodel_format=99), tmp_path / "runs.nc")
     monkeypatch.undo()
     with pytest.raises(ValueError, match="has format 99, this version of toymodel reads format 1"):

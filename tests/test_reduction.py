@@ -12,7 +12,7 @@ from zoo import SHAPES, cases, entries, shaped
 
 import toymodel as tm
 from toymodel.reduction import Plane, cost_loss, mechanism_loss, reduced_loss, symbols, terms
-from toymodel.vectors import outer, tensor_loss
+from toymodel.simulation.tensors import outer, tensor_loss
 
 
 def tensors(model, values, targets, weights) -> dict[str, float]:

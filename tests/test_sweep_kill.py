@@ -45,7 +45,7 @@ def finished(folder: Path) -> int:
 def server():
     """Processes that are forked from one that has imported everything and computed nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toymodel.sweeps.execute", "toymodel.flow", "zarr", "test_sweep_kill"])
+    context.set_forkserver_preload(["toymodel.sweeps.execute", "toymodel.simulation.flow", "zarr", "test_sweep_kill"])
     return context
 
 

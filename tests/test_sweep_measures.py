@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 import toymodel as tm
-from toymodel.prepare import problem_of_start
+from toymodel.simulation.problem import problem_of_start
 from toymodel.sweeps import kernel
 
 STEPS = 180

@@ -12,6 +12,7 @@ from zoo import SHAPES, shaped
 import toymodel as tm
 import toymodel.reduction
 from toymodel.model import Balance
+from toymodel.simulation.tensors import tensor_loss
 from toymodel.theory.conserved import (
     balance_values,
     end_norms,
@@ -20,7 +21,6 @@ from toymodel.theory.conserved import (
     end_sharpness_expression,
     label,
 )
-from toymodel.vectors import tensor_loss
 
 
 def test_the_derivation_holds():

@@ -12,10 +12,10 @@ from zoo import SHAPES, shaped
 
 import toymodel as tm
 import toymodel.reduction
+from toymodel.simulation.tensors import tensor_loss
 from toymodel.theory.conserved import balance_values, end_sharpness
 from toymodel.theory.discrete import curvature, loss_floor, modified_flow, noise_drift, noise_threshold
 from toymodel.theory.extended import descend_extended, noisy_residual, sampled_variance
-from toymodel.vectors import tensor_loss
 
 SECTIONS = (derivation.spectrum, derivation.stability, derivation.modified, derivation.noise)
 

@@ -8,10 +8,10 @@ import xarray as xr
 from conftest import closeness
 
 import toymodel as tm
+from toymodel.simulation.tensors import tensor_loss
 from toymodel.theory.branches import branch
 from toymodel.theory.equilibria import fixed_points, stability
 from toymodel.theory.weight_decay import decay_thresholds, learning_limit, learning_limit_expression, with_weight_decay
-from toymodel.vectors import tensor_loss
 
 
 def chain(letters: str, decay: float, product: float = 1.0, weight: float = 1.0, dims: int = 1) -> tm.Model:

@@ -11,8 +11,8 @@ from zoo import shaped
 
 import toymodel as tm
 import toymodel.reduction
+from toymodel.simulation.tensors import tensor_loss
 from toymodel.theory.extended import descend_extended, noisy_residual, noisy_residual_expression, sampled_variance
-from toymodel.vectors import tensor_loss
 
 
 def test_the_derivation_holds():

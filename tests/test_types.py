@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jaxtyping import TypeCheckError
 
-from toymodel.state import coordinates
+from toymodel.simulation.state import coordinates
 
 
 def test_a_wrong_shape_is_an_error():
@@ -17,5 +17,5 @@ def test_a_wrong_shape_is_an_error():
 
 def test_flow_is_the_function_whatever_was_imported_first():
     """The module has the name of the function in it; importing the module must not put it in the function's place."""
-    code = "import toymodel as tm, toymodel.flow; assert callable(tm.flow), tm.flow"
+    code = "import toymodel as tm, toymodel.simulation.flow; assert callable(tm.flow), tm.flow"
     subprocess.run([sys.executable, "-c", code], check=True)

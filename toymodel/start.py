@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from toymodel.batch import as_text, per_vector
 from toymodel.checks import POSITIVE, check_values, mapping, whole
-from toymodel.labels import as_text, per_vector
 from toymodel.model import Model
 
 Seeds = int | Iterable[int]

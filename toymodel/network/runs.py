@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from toymodel.files import origin
 from toymodel.network.data import Classes
 from toymodel.network.disentangled import Disentangled
 from toymodel.network.evaluators import EVALUATORS, MEASURES, evaluate_seeds, weight_names
@@ -31,7 +32,6 @@ from toymodel.network.experiments import SECOND_HALF, Experiment, Weights, all_e
 from toymodel.network.tap import Edit, Network, graft
 from toymodel.network.training import State, begin, load, save, train_seeds
 from toymodel.network.transformer import Transformer
-from toymodel.origin import origin
 from toymodel.progress import progress_bar
 
 NETWORKS: dict[str, Any] = {"disentangled": Disentangled, "transformer": Transformer}

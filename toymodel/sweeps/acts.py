@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from toymodel.interventions import Block, Change, Clamp, Freeze, Intervention
 from toymodel.model import Model
+from toymodel.simulation.interventions import Block, Change, Clamp, Freeze, Intervention
 
 KINDS: dict[str, Any] = {"Clamp": Clamp, "Freeze": Freeze, "Block": Block, "Change": Change}
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from toymodel import model as models
+from toymodel import presets
 from toymodel.model import Model
 from toymodel.sweeps.acts import described, interventions_of, names_in
 from toymodel.sweeps.axes import Axis, Samples, axis_of, design_of, seeds_of
@@ -200,7 +200,7 @@ def model_of_table(table: Mapping[str, Any] | str) -> Model:
     if "preset" not in table:
         return Model.from_expression(**table)
     name = table.pop("preset")
-    preset = getattr(models, name, None)
+    preset = getattr(presets, name, None)
     if name.startswith("_") or getattr(preset, "__annotations__", {}).get("return") != "Model":
         raise ValueError(f"model: unknown preset {name!r}; one is 'coopetition'")
     dims = table.pop("dims", None)

@@ -35,9 +35,9 @@ import numpy as np
 
 from toymodel.measures import LEARNED
 from toymodel.model import Form
-from toymodel.prepare import Problem
 from toymodel.reduction import terms, unlearned_loss
-from toymodel.state import Reduced
+from toymodel.simulation.problem import Problem
+from toymodel.simulation.state import Reduced
 
 WIDTH = 512  # runs in a call, of which there are enough for several cores in a small sweep
 WIDE = 2048  # runs in a call of a large one: less dispatch for each run, and still in the second-level cache

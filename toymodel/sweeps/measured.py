@@ -19,10 +19,10 @@ import numpy as np
 import xarray as xr
 
 from toymodel import measures
-from toymodel.flow import recorded_times
 from toymodel.model import Model
-from toymodel.prepare import problem_of_start
-from toymodel.simulate import descend
+from toymodel.simulation.descent import descend
+from toymodel.simulation.flow import recorded_times
+from toymodel.simulation.problem import problem_of_start
 from toymodel.sweeps import stiff
 from toymodel.sweeps.acts import at_runs, built
 from toymodel.sweeps.declare import LABELLED, Sweep
@@ -90,7 +90,7 @@ def _by_descent(sweep: Sweep, group: Group) -> dict[str, np.ndarray]:
 
 
 def _by_flow(sweep: Sweep, group: Group) -> dict[str, np.ndarray]:
-    """The flow, visited at the times that `toymodel.flow` records: 0 and 512 equally spaced in the logarithm."""
+    """The flow, visited at the times that `tm.flow` records: 0 and 512 equally spaced in the logarithm."""
     values, runs, padded = _padded(group, stiff.WIDTH)
     start = start_of(sweep, values, padded)
     acts, weights, parameters = _arguments(sweep, group, values)

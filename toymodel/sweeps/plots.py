@@ -17,7 +17,8 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from toymodel import plotting
-from toymodel.model import Model, coopetition
+from toymodel.model import Model
+from toymodel.presets import coopetition
 from toymodel.start import aligned_start
 from toymodel.theory.lifetime import lifetime
 

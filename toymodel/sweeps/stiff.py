@@ -27,12 +27,12 @@ import jax.numpy as jnp
 import numpy as np
 import sympy as sp
 
-from toymodel.flow import symbolic_slope
 from toymodel.measures import LEARNED
 from toymodel.model import Form
-from toymodel.prepare import Problem
 from toymodel.reduction import terms, unlearned_loss
-from toymodel.state import Reduced
+from toymodel.simulation.flow import symbolic_slope
+from toymodel.simulation.problem import Problem
+from toymodel.simulation.state import Reduced
 from toymodel.sweeps.kernel import nothing_yet, tracked
 
 WIDTH = 256  # runs in a call

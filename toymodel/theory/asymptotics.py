@@ -20,9 +20,10 @@ import numpy as np
 import sympy as sp
 import xarray as xr
 
-from toymodel.model import Model, coopetition
-from toymodel.prepare import problem_of_start
+from toymodel.model import Model
+from toymodel.presets import coopetition
 from toymodel.reduction import symbols
+from toymodel.simulation.problem import problem_of_start
 from toymodel.theory import compiled as of
 from toymodel.theory.plateau import emergence_time
 
@@ -86,7 +87,7 @@ def asymptotic_strategy(
 ) -> xr.DataArray:
     """What is learned as t goes to infinity, one label for each run: "icl", "ciwl" or "icl+ciwl", as `measure` says it.
 
-    Arguments as in `toymodel.flow`, for a model like the paper's. Range: alpha > 0 and a generic start (one that does
+    Arguments as in `tm.flow`, for a model like the paper's. Range: alpha > 0 and a generic start (one that does
     not lie on the stable set of the plateau, which has no volume). Exact but for mu_icl = mu_ciwl = 0: there the
     strategy that escapes from the plateau first (`emergence_time` for either) is taken, which is right in 93 to 95 % of
     random sets (benchmarks/theory_asymptotics.py). How long it takes is another matter: `lifetime`, about

@@ -19,7 +19,7 @@ import sympy as sp
 import xarray as xr
 
 from toymodel.model import Model
-from toymodel.prepare import problem_of_start
+from toymodel.simulation.problem import problem_of_start
 from toymodel.theory.arrays import function
 from toymodel.theory.plateau import parts_of
 

@@ -16,8 +16,8 @@ import sympy as sp
 import xarray as xr
 
 from toymodel.model import Form, Model
-from toymodel.prepare import Problem, problem_of_start
 from toymodel.reduction import reduced_loss, symbols, terms, unlearned_loss
+from toymodel.simulation.problem import Problem, problem_of_start
 
 Compiled = Callable[..., Any]
 

@@ -20,7 +20,7 @@ import sympy as sp
 import xarray as xr
 
 from toymodel.model import Model
-from toymodel.prepare import problem_of_start
+from toymodel.simulation.problem import problem_of_start
 from toymodel.start import aligned_start
 from toymodel.theory.escape import LEARNED, SHARE, escape
 from toymodel.theory.plateau import numbers_of, parts_of

@@ -21,8 +21,8 @@ from scipy.integrate import solve_ivp
 
 from toymodel.checks import POSITIVE, check_values
 from toymodel.model import Form, Model
-from toymodel.prepare import problem_of_start
 from toymodel.reduction import reduced_loss, symbols
+from toymodel.simulation.problem import problem_of_start
 from toymodel.theory.arrays import check, function
 from toymodel.theory.conserved import label
 from toymodel.theory.equilibria import functions

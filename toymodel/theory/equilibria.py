@@ -25,8 +25,8 @@ from scipy.integrate import solve_ivp
 from scipy.linalg import null_space
 from scipy.optimize import root
 
+from toymodel.batch import per_vector
 from toymodel.checks import check_values
-from toymodel.labels import per_vector
 from toymodel.model import Form, Model
 from toymodel.reduction import reduced_loss, symbols, terms
 

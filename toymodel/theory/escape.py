@@ -22,7 +22,7 @@ import sympy as sp
 import xarray as xr
 from jaxtyping import Float
 
-from toymodel.prepare import problem_of_start
+from toymodel.simulation.problem import problem_of_start
 from toymodel.theory.plateau import numbers_of, parts_of
 
 PerRun = Float[np.ndarray, " run"]

@@ -26,11 +26,11 @@ import numpy as np
 import sympy as sp
 import xarray as xr
 
-from toymodel.labels import check_values
+from toymodel.batch import check_values
 from toymodel.model import Form, FrozenDict, Model
-from toymodel.prepare import loss_and_slope, measured, problem_of_start
-from toymodel.records import record
-from toymodel.state import Reduced
+from toymodel.simulation.observe import record
+from toymodel.simulation.problem import loss_and_slope, measured, problem_of_start
+from toymodel.simulation.state import Reduced
 from toymodel.theory.arrays import function
 
 

@@ -26,7 +26,8 @@ import xarray as xr
 from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 
-from toymodel.model import Form, Model, coopetition
+from toymodel.model import Form, Model
+from toymodel.presets import coopetition
 from toymodel.reduction import cost_loss, symbols, terms
 from toymodel.theory import compiled as of
 from toymodel.theory.arrays import function

@@ -24,10 +24,10 @@ import sympy as sp
 import xarray as xr
 from jaxtyping import Array, Float
 
-from toymodel.labels import check_values
+from toymodel.batch import check_values
 from toymodel.model import Form, FrozenDict, Model
-from toymodel.prepare import Problem, problem_of_start
 from toymodel.reduction import cost_loss, mechanism_loss, symbols, unlearned_loss
+from toymodel.simulation.problem import Problem, problem_of_start
 
 PerRun = Float[Array, " run"]
 ACCURACY = 0.2  # step of the integrator in units of the fastest rate

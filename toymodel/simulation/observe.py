@@ -1,4 +1,4 @@
-"""Records of runs: labelled, with what made them, saved and loaded.
+"""Records of runs: labelled, with what made them.
 
 A record is an xarray.Dataset along the dimensions of the batch and `time` (= step x step size): `loss` (the one
 descended at that time), `loss_<mechanism>`, every cost by its name, `overlap` and `residual` along `vector`; without
@@ -8,21 +8,17 @@ time, `target_norm` and `unlearned_<mechanism>`, the loss of a mechanism that ha
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from toymodel.interventions import Intervention
-from toymodel.labels import as_text
+from toymodel.batch import as_text
+from toymodel.files import FORMAT, origin
 from toymodel.model import Model
-from toymodel.origin import origin
-from toymodel.prepare import Problem
 from toymodel.reduction import Plane, unlearned_loss
-
-FORMAT = 1
+from toymodel.simulation.interventions import Intervention
+from toymodel.simulation.problem import Problem
 
 
 def record(
@@ -92,50 +88,3 @@ def model_of(runs: xr.Dataset) -> Model:
     if "model" not in getattr(runs, "attrs", {}):
         raise ValueError("this is no record of a run: it has no attribute 'model'")
     return Model.from_json(runs.attrs["model"])
-
-
-def save(runs: xr.Dataset, path: str | os.PathLike[str]) -> Path:
-    """Writes a record or a start to a NetCDF file (`.nc`), under a temporary name first: it is there whole or not at
-    all.
-
-    Raises ValueError for another ending, OSError where it cannot be written.
-    """
-    path = _netcdf(path)
-    whole = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        runs.assign_attrs(toymodel_format=FORMAT).to_netcdf(whole, engine="h5netcdf", invalid_netcdf=False)
-        os.replace(whole, path)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
-        raise OSError(f"cannot write {path}: {reason}") from error
-    finally:
-        whole.unlink(missing_ok=True)
-    return path
-
-
-def load(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Reads what `save` wrote.
-
-    Raises FileNotFoundError, and ValueError for a file that is truncated, is no record, or has another format version.
-    """
-    path = _netcdf(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no such file: {path}")
-    try:
-        with xr.open_dataset(path, engine="h5netcdf") as file:
-            runs = file.load()
-    except Exception as error:
-        raise ValueError(f"{path} is damaged or no NetCDF file: {error}") from None
-    found = runs.attrs.get("toymodel_format")
-    if found is None:
-        raise ValueError(f"{path} is not a record of toymodel (it has no toymodel_format)")
-    if found != FORMAT:
-        raise ValueError(f"{path} has format {found}, this version of toymodel reads format {FORMAT}")
-    return runs
-
-
-def _netcdf(path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
-    if path.suffix != ".nc":
-        raise ValueError(f"a record is saved as NetCDF, with a name that ends in .nc, got {path.name!r}")
-    return path

@@ -28,10 +28,10 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from toymodel.batch import Batch, as_labelled
 from toymodel.checks import check_values, number, whole
-from toymodel.labels import Batch, as_labelled
 from toymodel.model import Model
-from toymodel.state import Full, Reduced
+from toymodel.simulation.state import Full, Reduced
 
 State = TypeVar("State", Reduced, Full)
 ROUNDING = 1e-9  # a recorded residual that is below this may be 0

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from toymodel.batch import Batch, as_labelled
 from toymodel.checks import POSITIVE, check_values, mapping
-from toymodel.interventions import Intervention, segments
-from toymodel.labels import Batch, as_labelled
 from toymodel.model import Form, FrozenDict, Model
 from toymodel.reduction import reduced_loss, terms
+from toymodel.simulation.interventions import Intervention, segments
+from toymodel.simulation.state import Gram, Reduced
 from toymodel.start import check_start
-from toymodel.state import Gram, Reduced
 
 
 @dataclass(frozen=True)

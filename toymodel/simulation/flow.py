@@ -22,13 +22,13 @@ from jaxtyping import Array, Float
 from scipy.integrate import solve_ivp
 
 from toymodel.checks import POSITIVE, check_values, mapping, number, whole
-from toymodel.interventions import Intervention
 from toymodel.model import Form, Model
-from toymodel.prepare import Stage, loss_and_slope, measured, problem_of_start
 from toymodel.progress import progress_bar, shown
-from toymodel.records import record
 from toymodel.reduction import symbols, terms
-from toymodel.state import Number, Reduced
+from toymodel.simulation.interventions import Intervention
+from toymodel.simulation.observe import record
+from toymodel.simulation.problem import Stage, loss_and_slope, measured, problem_of_start
+from toymodel.simulation.state import Number, Reduced
 
 SCIPY_METHODS = ("LSODA", "Radau")
 Event = Callable[[Mapping[str, float]], float]
@@ -59,8 +59,8 @@ def flow(
     variable `event_<name>` (NaN if it does not happen; a jump where an intervention begins or ends is no event).
     max_steps: of the integrator, for one run between two switches. The rest is as in `descend`.
 
-    Returns a record (`toymodel.records`). Raises ValueError for an argument out of range, and RuntimeError where the
-    integrator gives up.
+    Returns a record (`toymodel.simulation.observe`). Raises ValueError for an argument out of range,
+    and RuntimeError where the integrator gives up.
     """
     t, max_steps = number("t", t, POSITIVE), whole("max_steps", max_steps)
     if method not in ("diffrax", *SCIPY_METHODS):

@@ -25,12 +25,12 @@ from jaxtyping import Array, Float
 from tqdm import tqdm
 
 from toymodel.checks import POSITIVE, number, whole
-from toymodel.interventions import Intervention
 from toymodel.model import Form, Model
-from toymodel.prepare import Problem, Stage, loss_and_slope, measured, problem_of_start
 from toymodel.progress import progress_bar
-from toymodel.records import record
-from toymodel.state import Count, Number, PerRun, Reduced
+from toymodel.simulation.interventions import Intervention
+from toymodel.simulation.observe import record
+from toymodel.simulation.problem import Problem, Stage, loss_and_slope, measured, problem_of_start
+from toymodel.simulation.state import Count, Number, PerRun, Reduced
 
 RUNS_AT_ONCE = 1024  # coordinates, gradients and constants of so many runs stay in the second-level cache
 PIECE = 20_000_000  # run-steps between two looks at an interruption (less than a second)
@@ -58,8 +58,8 @@ def descend(
     must be multiples of lr. weights: term -> w where it differs from the model's. parameters: other values than the
     model's. Parameters and weights may be numbers, lists (a new dimension of the parameter's name) or DataArrays.
 
-    Returns a record (`toymodel.records`). Raises ValueError for an argument out of range and FloatingPointError where
-    the loss of a run diverges (a smaller lr helps).
+    Returns a record (`toymodel.simulation.observe`). Raises ValueError for an argument out of range,
+    FloatingPointError where the loss of a run diverges (a smaller lr helps).
     """
     steps, every, lr = whole("steps", steps), whole("every", every), number("lr", lr, POSITIVE)
     if stop_below is not None:

@@ -27,13 +27,13 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from toymodel.checks import POSITIVE, number, whole
-from toymodel.interventions import Intervention
 from toymodel.model import Form, Model
-from toymodel.prepare import Problem
 from toymodel.progress import progress_bar
-from toymodel.records import record
+from toymodel.simulation.interventions import Intervention
+from toymodel.simulation.observe import record
+from toymodel.simulation.problem import Problem
+from toymodel.simulation.state import Count, Full, coordinates
 from toymodel.start import check_vectors
-from toymodel.state import Count, Full, coordinates
 
 Vectors = Mapping[str, Any]
 PIECE = 50_000_000  # entries of tensors between two looks at an interruption (about a second)

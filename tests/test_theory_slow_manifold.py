@@ -10,7 +10,7 @@ from page import assert_equal
 
 import toymodel as tm
 from toymodel.reduction import symbols
-from toymodel.theory import lifetime, slow
+from toymodel.theory import lifetime, slow_manifold
 
 MODEL = tm.coopetition(mu_ciwl=0.0)
 MADE = np.prod([MODEL.target_norms[x] for x in "abc"])
@@ -24,7 +24,7 @@ def test_velocity_is_that_of_the_whole_model(p, d, mu):
     runs = tm.flow(MODEL, start, 160, times=times, method="LSODA", rtol=1e-11, atol=1e-12, mu_icl=mu)
     shared = (runs.overlap.sel(vector="b") * runs.overlap.sel(vector="c")).values
     other = runs.overlap.sel(vector="d").values
-    said = slow.slow_flow(MODEL, shared[2], other[2], mu_icl=mu)
+    said = slow_manifold.slow_flow(MODEL, shared[2], other[2], mu_icl=mu)
     for values, speed in zip((shared, other), said, strict=True):
         found = (values[0] - 8 * values[1] + 8 * values[3] - values[4]) / (12 * (times[1] - times[0]))
         assert found == pytest.approx(float(speed), rel=0.02)
@@ -36,33 +36,33 @@ def test_nullcline_of_d_is_the_slaved_overlap():
     p = lifetime.MISSING[2]
     side = {planes["b"].u: sp.sqrt(p), planes["c"].u: sp.sqrt(p), parameters["mu_ciwl"]: 0}
     slaved = lifetime.slaved_overlap().subs(side)
-    assert_equal(slow.velocity()[1].subs(planes["d"].u, slaved), sp.Integer(0))
+    assert_equal(slow_manifold.velocity()[1].subs(planes["d"].u, slaved), sp.Integer(0))
 
 
 def test_velocity_keeps_the_balance():
     """Within the manifold d/dt(a^2 + d^2 - b^2) is that of the cost alone."""
     planes, _, _ = symbols(lifetime.form())
     p, d, whole = lifetime.MISSING[2], planes["d"].u, lifetime.target("abc")
-    of_p, of_d = slow.velocity()
+    of_p, of_d = slow_manifold.velocity()
     change = sp.diff((whole / p) ** 2 - p, p) * of_p + 2 * d * of_d
     assert_equal(change, lifetime.drift_rate().subs(planes["a"].u, whole / p))
 
 
 def test_the_branch_of_equilibria_ends_at_the_fold():
     missing = np.geomspace(1e-4, 0.5, 5000)
-    p = slow.coexisting(MODEL, missing, mu_icl=1e-3)
-    assert p.max() == pytest.approx(slow.end_of_coexistence(MODEL, mu_icl=1e-3), rel=1e-5)
+    p = slow_manifold.coexisting(MODEL, missing, mu_icl=1e-3)
+    assert p.max() == pytest.approx(slow_manifold.end_of_coexistence(MODEL, mu_icl=1e-3), rel=1e-5)
     assert 0 < p.argmax() < len(p) - 1
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda x: slow.slow_flow(MODEL, 200 * x, 1.0)[0],
-        lambda x: slow.slow_flow(MODEL, 25.0, 1.0, mu_icl=x)[1],
-        lambda x: slow.coexisting(MODEL, x, mu_icl=1e-3),
-        lambda x: slow.end_of_coexistence(MODEL, mu_icl=x),
-        lambda x: slow.end_of_coexistence(MODEL, alpha=x, mu_icl=1e-3),
+        lambda x: slow_manifold.slow_flow(MODEL, 200 * x, 1.0)[0],
+        lambda x: slow_manifold.slow_flow(MODEL, 25.0, 1.0, mu_icl=x)[1],
+        lambda x: slow_manifold.coexisting(MODEL, x, mu_icl=1e-3),
+        lambda x: slow_manifold.end_of_coexistence(MODEL, mu_icl=x),
+        lambda x: slow_manifold.end_of_coexistence(MODEL, alpha=x, mu_icl=1e-3),
     ],
 )
 def test_arrays_of_numpy_and_of_jax(call):
@@ -78,10 +78,10 @@ def test_arrays_of_numpy_and_of_jax(call):
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: slow.slow_flow(MODEL, 20, 1, mu_ciwl=0.1), "mu_ciwl must be 0 for the slow flow, got 0.1"),
-        (lambda: slow.end_of_coexistence(tm.induction()), "like tm.coopetition"),
-        (lambda: slow.end_of_coexistence(MODEL, mu=0.1), "unknown parameter 'mu'"),
-        (lambda: slow.coexisting(MODEL, 0.1, alpha=-1.0), "alpha must be"),
+        (lambda: slow_manifold.slow_flow(MODEL, 20, 1, mu_ciwl=0.1), "mu_ciwl must be 0 for the slow flow, got 0.1"),
+        (lambda: slow_manifold.end_of_coexistence(tm.induction()), "like tm.coopetition"),
+        (lambda: slow_manifold.end_of_coexistence(MODEL, mu=0.1), "unknown parameter 'mu'"),
+        (lambda: slow_manifold.coexisting(MODEL, 0.1, alpha=-1.0), "alpha must be"),
     ],
 )
 def test_outside_of_the_range(call, says):

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from zoo import cases, entries, shaped
 
 import toymodel as tm
-from toymodel import simulate, vectors
-from toymodel.vectors import tensor_loss
+from toymodel.simulation import descent, tensors
+from toymodel.simulation.tensors import tensor_loss
 
 # without the check of types that tests have and users have not: what a user's wrong argument meets
 descend, descend_vectors = inspect.unwrap(tm.descend), inspect.unwrap(tm.descend_vectors)
@@ -119,15 +119,15 @@ def test_long_runs_are_recorded_in_pieces(model, start, monkeypatch):
         for every in (3, 40):
             whole = run(model, begin, 40, lr=0.1, every=every)
             with monkeypatch.context() as cut:
-                cut.setattr(simulate, "PIECE", 7 * simulate.NARROW)
-                cut.setattr(vectors, "PIECE", 7 * vectors.SMALL)
+                cut.setattr(descent, "PIECE", 7 * descent.NARROW)
+                cut.setattr(tensors, "PIECE", 7 * tensors.SMALL)
                 xr.testing.assert_allclose(run(model, begin, 40, lr=0.1, every=every), whole, rtol=1e-13)
 
 
 @pytest.mark.parametrize("kind", ["many threads", "all entries"])
 def test_an_interruption_is_prompt(model, kind, monkeypatch):
     """Ctrl-C ends a run of minutes after the pieces that are under way, and leaves no thread behind."""
-    monkeypatch.setattr(simulate, "_chunk", lambda runs: 2)
+    monkeypatch.setattr(descent, "_chunk", lambda runs: 2)
     many = tm.random_start(model, range(8)), tm.random_vectors(model, 0)
     threads = threading.active_count()
     alarm = threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGINT])
@@ -167,7 +167,7 @@ def test_stop_below_counts_the_last_state(model, start):
 
 def test_blocks_of_runs_equal_single_runs(model, start, monkeypatch):
     single = [tm.descend(model, start.sel(seed=[s]), 60, lr=0.1, every=20) for s in range(5)]
-    monkeypatch.setattr(simulate, "_chunk", lambda runs: 2)
+    monkeypatch.setattr(descent, "_chunk", lambda runs: 2)
     batch = tm.descend(model, start, 60, lr=0.1, every=20, stop_below=1e-9)
     together = xr.concat(single, "seed")
     for name in together.data_vars:
@@ -176,8 +176,8 @@ def test_blocks_of_runs_equal_single_runs(model, start, monkeypatch):
 
 @pytest.mark.parametrize("runs", [1, 256, 257, 2049, 5000])
 def test_chunks_cover_all_runs(runs):
-    chunk = simulate._chunk(runs)
-    assert 1 <= chunk <= max(simulate.RUNS_AT_ONCE, 256)
+    chunk = descent._chunk(runs)
+    assert 1 <= chunk <= max(descent.RUNS_AT_ONCE, 256)
     assert sum(len(range(runs)[i : i + chunk]) for i in range(0, runs, chunk)) == runs
 
 

@@ -1,0 +1,81 @@
+"""Models with a name: the paper's, one with a longer pathway, and an induction head.
+
+Sources: Singh et al. 2025 (arXiv 2503.05631), section 6, and Singh et al. 2024 (arXiv 2404.07129).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from toymodel.model import FrozenDict, Model
+
+
+def coopetition(
+    alpha: float = 0.1, mu_icl: float = 0.1, mu_ciwl: float = 0.0, dims: tuple[int, int, int, int] = (20, 20, 20, 160)
+) -> Model:
+    """The paper's minimal model, L = (L_icl + mu_icl)(L_ciwl + mu_ciwl) + alpha C (section 6).
+
+    b and c are the sub-circuit that in-context learning (with a) and context-constrained in-weights learning (with d)
+    share; `dims` are the numbers of entries of a, b, c, d.
+
+    >>> print(*coopetition().conserved(), sep="\\n")
+    d/dt(|b|**2 - |c|**2) = 0
+    d/dt(|a|**2 - |b|**2 + |d|**2) = -8*alpha*cost
+    """
+    return Model(
+        mechanisms={"icl": "abc", "ciwl": "dbc"},
+        costs={"cost": "ad"},
+        loss=_coopetition_loss,
+        dims=_dims_of("abcd", dims),
+        parameters={"mu_icl": mu_icl, "mu_ciwl": mu_ciwl, "alpha": alpha},
+    )
+
+
+def long_pathway(
+    alpha: float = 0.1,
+    mu_icl: float = 0.1,
+    mu_ciwl: float = 0.0,
+    dims: tuple[int, int, int, int, int] = (20, 20, 20, 160, 20),
+) -> Model:
+    """The paper's model with one more vector, e, in the pathway of in-context learning: icl = a x e x b x c.
+
+    From `random_start(long_pathway(), seeds, **LONG_PATHWAY_START)` ICL comes first, is transient, and does not emerge
+    in time once CIWL is blocked (`derivations/cooperation.py`). That takes the vector, a target of d 4 times longer and
+    a d that starts 50 times larger than the rest. The published model does the same without a new vector where d
+    starts 10,000 times larger and its target is 3 times longer. `dims` are those of a, b, c, d, e.
+    """
+    return Model(
+        mechanisms={"icl": "aebc", "ciwl": "dbc"},
+        costs={"cost": "ad"},
+        loss=_coopetition_loss,
+        dims=_dims_of("abcde", dims),
+        parameters={"mu_icl": mu_icl, "mu_ciwl": mu_ciwl, "alpha": alpha},
+    )
+
+
+LONG_PATHWAY_START = FrozenDict(
+    {
+        "scale": FrozenDict({"a": 0.02, "b": 0.02, "c": 0.02, "d": 1.0, "e": 0.02}),
+        "target_scale": FrozenDict({"a": 1.0, "b": 1.0, "c": 1.0, "d": 4.0, "e": 1.0}),
+    }
+)  # arguments of random_start in the region of long_pathway
+
+
+def _coopetition_loss(icl, ciwl, cost, *, mu_icl, mu_ciwl, alpha):
+    return (icl + mu_icl) * (ciwl + mu_ciwl) + alpha * cost
+
+
+def induction(dims: tuple[int, int, int] = (20, 20, 20)) -> Model:
+    """One mechanism of three vectors, the toy model of an induction head (arXiv 2404.07129)."""
+    return Model(mechanisms={"icl": "abc"}, loss=_induction_loss, dims=_dims_of("abc", dims))
+
+
+def _induction_loss(icl):
+    return icl
+
+
+def _dims_of(letters: str, dims: Sequence[int]) -> dict[str, int]:
+    """The numbers of entries by letter; raises ValueError unless there is one for each."""
+    if not isinstance(dims, Sequence) or len(dims) != len(letters):
+        raise ValueError(f"dims must be {len(letters)} numbers, those of {', '.join(letters)}, got {dims!r}")
+    return dict(zip(letters, dims, strict=True))
