@@ -323,7 +323,9 @@ def save(runs: xr.Dataset, path: str | os.PathLike[str]) -> Path:
             runs.to_netcdf(whole, engine="h5netcdf", invalid_netcdf=False)
         except OSError:
             raise
-        except Exception as error:  # of xarray, h5netcdf, h5py: each has kinds of its own
+        except Exception as error:  # of xarray, h5netcdf, h5py: each has kinds of its own, also for a full disk
+            if number := re.search(r"errno = (\d+)", str(error)):
+                raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
             raise ValueError(f"runs cannot be saved as {path}: {error}") from error
     return path
 
