@@ -318,15 +318,12 @@ def save(runs: xr.Dataset, path: str | os.PathLike[str]) -> Path:
             _check_attribute(f"attribute {name!r} of {place}", value)
     runs = runs.assign_attrs(toymodel_format=FORMAT)
     runs = runs.assign_attrs({CHECKSUM: checksum(runs)})
+    try:  # in memory first: HDF5 may end the process where a disk is full
+        content = runs.to_netcdf(engine="h5netcdf", invalid_netcdf=False)
+    except Exception as error:  # of xarray, h5netcdf, h5py: each has kinds of its own
+        raise ValueError(f"runs cannot be saved as {path}: {error}") from error
     with written(path) as whole:
-        try:
-            runs.to_netcdf(whole, engine="h5netcdf", invalid_netcdf=False)
-        except OSError:
-            raise
-        except Exception as error:  # of xarray, h5netcdf, h5py: each has kinds of its own, also for a full disk
-            if number := re.search(r"errno = (\d+)", str(error)):
-                raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
-            raise ValueError(f"runs cannot be saved as {path}: {error}") from error
+        whole.write_bytes(content)
     return path
 
 
