@@ -3,6 +3,7 @@
 import ast
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -195,11 +196,11 @@ def test_imports_are_read_from_the_code():
 
 
 @pytest.mark.parametrize("value", [None, True, {"a": 1}, [[1, 2], [3, 4]], [None], 1j])
-@pytest.mark.parametrize("of", ["the record", "x"])
+@pytest.mark.parametrize("of", ["runs", "runs['x']"])
 def test_an_attribute_that_a_file_cannot_hold_is_named(tmp_path, value, of):
     runs = xr.Dataset({"x": ("i", [1.0, 2.0])})
-    (runs if of == "the record" else runs["x"]).attrs["note"] = value
-    with pytest.raises(ValueError, match=f"attribute 'note' of {of} must be text, a number or a list"):
+    (runs if of == "runs" else runs["x"]).attrs["note"] = value
+    with pytest.raises(ValueError, match=re.escape(f"{of}: the attribute 'note' must be text, a number or a list")):
         tm.save(runs, tmp_path / "a.nc")
     assert not list(tmp_path.iterdir())
 
@@ -224,12 +225,21 @@ def test_a_changed_number_in_a_record_is_found(tmp_path):
 
 def test_a_file_without_variables_is_no_record(tmp_path):
     xr.Dataset(attrs={"toymodel_format": 1}).to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
-    with pytest.raises(ValueError, match=r"a\.nc is not a record of toymodel \(it holds no variables\)"):
+    with pytest.raises(ValueError, match=r"a\.nc is damaged: it has no variables"):
         tm.load(tmp_path / "a.nc")
+    with pytest.raises(ValueError, match="runs has no variables; there is nothing to save"):
+        tm.save(xr.Dataset(), tmp_path / "b.nc")
+
+
+@pytest.mark.parametrize("model", ["", "{", "[1]", "null", "[" * 100_000])
+def test_a_damaged_model_is_found_when_the_file_is_read(tmp_path, model):
+    path = tm.save(xr.Dataset({"x": 1.0}, attrs={"model": model}), tmp_path / "a.nc")
+    with pytest.raises(ValueError, match=r"a\.nc is damaged: its attribute 'model' is no table in JSON"):
+        tm.load(path)
 
 
 def test_a_check_of_staleness_imports_nothing_large():
-    said = "import sys, toymodel.files; print([m for m in ('jax', 'numpy', 'xarray', 'sympy') if m in sys.modules])"
+    said = "import sys, toymodel.files; print([m for m in ('jax', 'xarray', 'sympy', 'zarr') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True, cwd=files.ROOT)
     assert done.stdout == "[]\n"
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import itertools
+import json
 import os
 import re
 import socket
@@ -29,7 +30,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # a check of staleness imports nothing large
+import numpy as np
+
+if TYPE_CHECKING:  # a check of staleness imports nothing larger than numpy
     import xarray as xr
 
 FORMAT = 1
@@ -309,28 +312,53 @@ def _imported(path: Path) -> set[Path]:
 def save(runs: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     """Writes a record or a start to a NetCDF file (`.nc`) with a checksum, whole or not at all.
 
-    Raises ValueError for another ending or an attribute that is no text, number or list of numbers, OSError where it
-    cannot be written.
+    Raises ValueError for another ending and for what a NetCDF file cannot hold, OSError where it cannot be written.
     """
     path = _netcdf(path)
-    for place, attributes in {"the record": runs.attrs, **{str(n): v.attrs for n, v in runs.variables.items()}}.items():
-        for name, value in attributes.items():
-            _check_attribute(f"attribute {name!r} of {place}", value)
+    check_attributes(runs)
     runs = runs.assign_attrs(toymodel_format=FORMAT)
     runs = runs.assign_attrs({CHECKSUM: checksum(runs)})
     try:  # in memory first: HDF5 may end the process where a disk is full
         content = runs.to_netcdf(engine="h5netcdf", invalid_netcdf=False)
     except Exception as error:  # of xarray, h5netcdf, h5py: each has kinds of its own
-        raise ValueError(f"runs cannot be saved as {path}: {error}") from error
+        raise ValueError(f"runs cannot be written to a NetCDF file: {error}") from None
     with written(path) as whole:
         whole.write_bytes(content)
     return path
 
 
+def check_attributes(runs: xr.Dataset) -> None:
+    """Raises ValueError for an attribute that would not come back from a file as it went in."""
+    if not runs.variables:
+        raise ValueError("runs has no variables; there is nothing to save")
+    of_variables = ((f"runs[{name!r}]", variable.attrs) for name, variable in runs.variables.items())
+    for where, attributes in (("runs", runs.attrs), *of_variables):
+        for name, value in attributes.items():
+            if not (isinstance(name, str) and name and _is_kept(value)):
+                raise ValueError(
+                    f"{where}: the attribute {name!r} must be text, a number or a list of them, got {value!r}; "
+                    "write others as text, such as json.dumps(...)"
+                )
+
+
+def _is_kept(value: object) -> bool:
+    """Text, a number of 64 bits, or a list of one of these."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        return False
+    if isinstance(value, str):
+        return "\0" not in value
+    if isinstance(value, (list, tuple)) and array.dtype.kind == "U":
+        return array.ndim == 1 and all(isinstance(part, str) and "\0" not in part for part in value)
+    return array.dtype.kind in "iuf" and array.ndim <= 1
+
+
 def load(path: str | os.PathLike[str]) -> xr.Dataset:
     """Reads what `save` wrote.
 
-    Raises FileNotFoundError, and ValueError for a file that is damaged, is no record, or has another format version.
+    Raises FileNotFoundError, and ValueError, naming the file, for one that is damaged, is no record, has another format
+    version or holds nothing.
     """
     import xarray as xr
 
@@ -343,22 +371,30 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     except Exception as error:
         raise ValueError(f"{path} is damaged or no NetCDF file: {error}") from None
     found = runs.attrs.get("toymodel_format")
-    if found is None or not runs.variables:
-        lacks = "it has no toymodel_format" if found is None else "it holds no variables"
-        raise ValueError(f"{path} is not a record of toymodel ({lacks})")
-    if found != FORMAT:
+    if found is None:
+        raise ValueError(f"{path} is not a record of toymodel (it has no toymodel_format)")
+    if not np.array_equal(found, FORMAT):
         raise ValueError(f"{path} has format {found}, this version of toymodel reads format {FORMAT}")
+    if not runs.variables:
+        raise ValueError(f"{path} is damaged: it has no variables")
     wanted = runs.attrs.pop(CHECKSUM, None)
     if wanted is not None and wanted != checksum(runs):
         raise ValueError(f"{path} is damaged: its content does not have the checksum that it was saved with")
+    if "model" in runs.attrs and not _is_table(runs.attrs["model"]):
+        raise ValueError(f"{path} is damaged: its attribute 'model' is no table in JSON")
     return runs
+
+
+def _is_table(text: object) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def checksum(runs: xr.Dataset) -> str:
     """CRC-32 of all that a file keeps of a dataset: names, dimensions, values and attributes, as 8 hexadecimal
     digits."""
-    import numpy as np
-
     found = 0
     for name in sorted(map(str, runs.variables)):
         variable = runs.variables[name]
@@ -372,18 +408,8 @@ def checksum(runs: xr.Dataset) -> str:
 
 def _said(attributes: Any) -> str:
     """Attributes as text that is the same before and after a file."""
-    import numpy as np
-
     plain = {str(n): np.asarray(v).tolist() for n, v in attributes.items() if n != CHECKSUM}
     return repr(sorted((n, v[0] if isinstance(v, list) and len(v) == 1 else v) for n, v in plain.items()))
-
-
-def _check_attribute(what: str, value: Any) -> None:
-    import numpy as np
-
-    kept = isinstance(value, str) or (not isinstance(value, bool) and np.asarray(value).dtype.kind in "iufUS")
-    if not kept or np.ndim(value) > 1:
-        raise ValueError(f"{what} must be text, a number or a list of them to be saved, got {value!r}")
 
 
 def _netcdf(path: str | os.PathLike[str]) -> Path:
