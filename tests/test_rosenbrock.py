@@ -1,12 +1,17 @@
-"""The Rosenbrock method of sweeps against exact solutions, and against scipy's integrators on the model."""
+"""The Rosenbrock method against exact solutions, and measures of flows against those of scipy's records."""
+
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
+from zoo import shaped
 
 import toymodel as tm
-from toymodel.sweeps import stiff
+from toymodel.simulation import rosenbrock
+from toymodel.simulation.observe import Measures
 
 LOW = 0.2
 
@@ -18,7 +23,7 @@ def stepped(y, h):
     def velocity(y):
         return jnp.stack([y[0] * (1 - y[0]), -50 * (y[1] - y[0])])
 
-    return stiff._step(velocity, [[1 - 2 * y[0], 0.0], [50.0, -50.0]], y, h)
+    return rosenbrock.step(velocity, [[1 - 2 * y[0], 0.0], [50.0, -50.0]], y, h)
 
 
 def logistic(h, dense=None):
@@ -60,9 +65,35 @@ def test_a_stiff_direction_needs_no_short_steps():
 def test_factors_solve_what_numpy_solves():
     rng = np.random.default_rng(0)
     matrix, right = rng.normal(size=(5, 5, 7)) + 4 * np.eye(5)[:, :, None], rng.normal(size=(5, 7))
-    found = np.stack(stiff._solved(stiff._factored([list(row) for row in matrix]), list(right)))
+    found = np.stack(rosenbrock._solved(rosenbrock._factored([list(row) for row in matrix]), list(right)))
     expected = np.linalg.solve(matrix.transpose(2, 0, 1), right.T[:, :, None])[..., 0].T
     np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_dense_output_is_read_at_every_time_once():
+    """Of a cubic path in each step of two runs with other steps, some of them repeated."""
+
+    def cubic(t):
+        return np.stack([1 + t - t**2 + 0.3 * t**3, t**3])
+
+    ends = np.array([[0.5, 0.2], [0.5, 0.9], [1.1, 0.9], [2.0, 2.0]])
+    begins = np.vstack([np.zeros((1, 2)), ends[:-1]])
+    y = np.stack([cubic(t) for t in ends])
+    with np.errstate(all="ignore"):
+        bend = np.full((4, 2, 2, 2), np.nan)
+    for i, (t0, t1) in enumerate(zip(begins, ends, strict=True)):
+        thirds = [cubic(t0 + s * (t1 - t0)) for s in (1 / 3, 2 / 3)]
+        curved = [
+            (p - (1 - s) * cubic(t0) - s * cubic(t1)) / (s * (1 - s))
+            for s, p in zip((1 / 3, 2 / 3), thirds, strict=True)
+        ]
+        bend[i, 1] = 3 * (curved[1] - curved[0])
+        bend[i, 0] = curved[0] - bend[i, 1] / 3
+    when, track = np.array([0.0, 0.2, 0.3, 1.0, 2.0]), np.full((5, 2, 2), np.nan)
+    at, now = np.zeros(2, np.int64), np.zeros(2)
+    rosenbrock._read(track, when, at, now, cubic(np.zeros(2)), ends, y, bend, 4)
+    np.testing.assert_allclose(track, cubic(when[:, None] * np.ones(2)).transpose(1, 0, 2), atol=1e-12)
+    assert at.tolist() == [5, 5] and now.tolist() == [2.0, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -74,35 +105,61 @@ def test_factors_solve_what_numpy_solves():
     ],
     ids=["plain", "clamped, then blocked", "frozen and changed at first"],
 )
-def test_flows_have_the_measures_that_scipy_finds(acts):
+def test_flows_have_the_measures_of_what_scipy_records(acts):
     """Emergence and end are among the recorded times, a ratio of 1.027 apart; losses agree to the tolerance."""
     model, over = tm.coopetition(), {"alpha": [0.02, 0.3], "mu_icl": [0.02, 0.3]}
-    swept = tm.sweep(model, over, seeds=[3, 5], steps=4000, integrator="flow", rtol=1e-7, interventions=acts)
-    declared = tm.Sweep(model, over, interventions=acts)
-    runs = tm.flow(
-        model, tm.paper_start(model, [3, 5]), 4000.0, method="LSODA", rtol=1e-9, interventions=declared.interventions,
-        **over,
-    )  # fmt: skip
-    expected = tm.measure(runs)
+    options = dict(t=4000.0, interventions=acts, **over)
+    start = tm.paper_start(model, [3, 5])
+    found = tm.flow(model, start, rtol=1e-7, atol=1e-10, observe=Measures(), **options)
+    expected = tm.measure(tm.flow(model, start, method="LSODA", rtol=1e-9, **options))
     assert np.isfinite(expected["emergence"]).any()
     for name, tolerance in (("emergence", 0.028), ("end", 0.028), ("minimum", 1e-3), ("bump", 1e-3)):
-        wanted = expected[name].transpose(*swept[name].dims)
-        np.testing.assert_allclose(swept[name], wanted, rtol=tolerance, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(found[name], expected[name], rtol=tolerance, atol=1e-6, err_msg=name)
     for name in ("phase", "winner", "lasts"):
-        assert (swept[name].values == expected[name].transpose(*swept[name].dims).values).all(), name
+        assert (found[name].values == expected[name].values).all(), name
+
+
+def test_measures_are_those_of_the_record(monkeypatch):
+    """To the bit, in chunks of any size, with the record of a run that ends below a threshold cut there."""
+    flow_module = sys.modules["toymodel.simulation.flow"]
+    model = tm.coopetition()
+    options = dict(start=tm.paper_start(model, range(20)), t=2e4, alpha=tm_log(20), rtol=1e-6, atol=1e-9)
+    record = tm.flow(model, **options)
+    monkeypatch.setattr(flow_module, "CHUNK", 300)
+    whole = tm.flow(model, observe=Measures(), **options)
+    expected = tm.measure(record)
+    for name in expected.data_vars:
+        np.testing.assert_array_equal(whole[name], expected[name], err_msg=str(name))
+    ended = tm.flow(model, observe=Measures(stop_below=1e-2), **options)
+    np.testing.assert_array_equal(ended.stopped, tm.first_below(record.loss, 1e-2))
+    assert ended.stopped.notnull().any() and ended.stopped.isnull().any()
+    cut = record.where(record.time <= ended.stopped.fillna(np.inf))
+    for name in ("final", "minimum"):
+        for m in ("icl", "ciwl"):
+            loss = cut[f"loss_{m}"].ffill("time")
+            wanted = loss.isel(time=-1) if name == "final" else loss.min("time")
+            np.testing.assert_array_equal(ended[name].sel(mechanism=m), wanted)
+
+
+def tm_log(n):
+    return xr.DataArray(np.geomspace(1e-2, 1, n), dims="alpha", coords={"alpha": np.geomspace(1e-2, 1, n)})
 
 
 def test_neighbours_change_no_bit():
-    over = {"alpha": tm.log(1e-2, 1, 20)}
-    whole = tm.sweep(tm.coopetition(), over, seeds=range(20), steps=1000, integrator="flow")
-    parts = tm.sweep(tm.coopetition(), over, seeds=range(20), steps=1000, integrator="flow", chunk=33)
-    for name in whole:
-        np.testing.assert_array_equal(whole[name], parts[name], err_msg=str(name))
+    model = tm.coopetition()
+    options = dict(t=1000.0, rtol=1e-6, atol=1e-9, times=[0.0, 10.0, 1000.0])
+    start = tm.paper_start(model, range(20))
+    whole = tm.flow(model, start, alpha=tm_log(20), **options)
+    for seeds, alphas in ((slice(7), slice(13)), (slice(7, 20), slice(4, 5))):
+        part = tm.flow(model, start.isel(seed=seeds), alpha=tm_log(20).isel(alpha=alphas), **options)
+        for name in whole.data_vars:
+            wanted = whole[name]
+            for d, where in (("seed", seeds), ("alpha", alphas)):
+                wanted = wanted.isel({d: where}) if d in wanted.dims else wanted
+            np.testing.assert_array_equal(part[name].transpose(*wanted.dims), wanted, err_msg=str(name))
 
 
-def test_a_flow_that_takes_too_many_steps_is_refused(monkeypatch):
-    monkeypatch.setattr(stiff, "MOST", 5)
-    jax.clear_caches()
-    with pytest.raises(RuntimeError, match="a flow did not reach t=200 in 5 steps; raise rtol=1e-06"):
-        tm.sweep(tm.coopetition(), {"alpha": [0.1, 0.3]}, steps=200, integrator="flow", chunk=2)
-    jax.clear_caches()
+def test_a_flow_that_takes_too_many_steps_is_refused():
+    model = shaped("paper")
+    with pytest.raises(RuntimeError, match="the flow of 2 runs did not reach t=200: raise max_steps=5, or rtol=1e-09"):
+        tm.flow(model, tm.random_start(model, range(2)), 200.0, max_steps=5)

@@ -224,7 +224,9 @@ class _Run:
         if wrong := int((~np.isfinite(self.out[-1, -1])).sum()):
             raise FloatingPointError(f"the loss of {wrong} runs diverges at lr={lr:g}; use a smaller lr")
         count = len(model.vectors)
-        losses = {f"loss_{t}" if t in model.mechanisms else t: self.out[2 * count + i] for i, t in enumerate(model.terms)}
+        losses = {
+            f"loss_{t}" if t in model.mechanisms else t: self.out[2 * count + i] for i, t in enumerate(model.terms)
+        }
         planes: dict[str, Any] = self._planes(marks, count)
         planes["target_norm"] = np.stack([self.target[x] for x in model.vectors], -1)
         runs = record(
@@ -238,7 +240,10 @@ class _Run:
 
     def _planes(self, marks: np.ndarray, count: int) -> dict[str, np.ndarray]:
         """overlap and residual, (time, run, vector), from the coordinates of each stage."""
-        overlap, residual = np.moveaxis(self.out[:count], 0, -1), np.abs(np.moveaxis(self.out[count : 2 * count], 0, -1))
+        overlap, residual = (
+            np.moveaxis(self.out[:count], 0, -1),
+            np.abs(np.moveaxis(self.out[count : 2 * count], 0, -1)),
+        )
         for begin, end, state, _ in self.planes:
             here = (marks >= begin) & ((marks < end) | (end == marks[-1]))
             for x in state.heads:

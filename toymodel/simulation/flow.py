@@ -66,8 +66,8 @@ def flow(
         A record, or measures, along the dimensions of the batch (`toymodel.simulation.observe`).
 
     Raises:
-        ValueError for an argument out of range or an event that is no function of the quantities. RuntimeError where the
-        integrator gives up, or in the child of a fork.
+        ValueError for an argument out of range or an event that is no function of the quantities. RuntimeError where
+        the integrator gives up, or in the child of a fork.
 
     >>> import toymodel as tm
     >>> model = tm.Model({"icl": "a"}, lambda icl: icl, {"a": 4}, weights={"icl": 1.0})
@@ -169,7 +169,14 @@ class _Run:
             keep = self.keeper(system, constants, times)
             ends, happened = _integrate(
                 Integration(
-                    system, state.coordinates(), constants, stage.start, stage.end, self.when[times], keep, **self.options
+                    system,
+                    state.coordinates(),
+                    constants,
+                    stage.start,
+                    stage.end,
+                    self.when[times],
+                    keep,
+                    **self.options,
                 )
             )
             state = state.at(ends)
@@ -199,7 +206,7 @@ class _Run:
         return total | {f"loss_{m}" for m in self.problem.model.mechanisms}
 
     def known(self, stop_below: float | None) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray]:
-        """What is known of each mechanism (`measures.BEGIN`), where it is learned, and where the record of a run ended."""
+        """What is known of each mechanism (`measures.BEGIN`), below which loss it is learned, when each record ended."""
         assert self.start is not None
         learned = inside(self.problem, self.start)
         stopped = np.full(len(next(iter(learned.values()))), measures.NEVER)

@@ -24,8 +24,8 @@ Ended = tuple[Float[np.ndarray, "coordinate run"], dict[str, np.ndarray]]
 class Integration:
     """One stage of all runs: dy/dt = -system.slope from y at the time `begin` until `end`.
 
-    constants: the values of `system.constants` for each run. when: the recorded times inside. keep: called with the runs
-    and their coordinates at these times, shape (time, coordinate, run), from any thread. rtol, atol: of one step.
+    constants: the values of `system.constants` for each run. when: the recorded times inside. keep: called with some
+    runs and their coordinates at these times, shape (time, coordinate, run), from any thread. rtol, atol: of one step.
     max_steps: of one run. events: located changes of sign.
     """
 

@@ -373,7 +373,9 @@ def _call(text: str) -> ast.Call:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         call = None
     if not isinstance(call, ast.Call) or getattr(call.func, "id", None) not in kinds():
-        raise ValueError(f"an intervention must be like 'Clamp(\"d\", overlap=0)', one of {list(kinds())}, got {text!r}")
+        raise ValueError(
+            f"an intervention must be like 'Clamp(\"d\", overlap=0)', one of {list(kinds())}, got {text!r}"
+        )
     return call
 
 

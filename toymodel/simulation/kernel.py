@@ -175,7 +175,10 @@ class _Writer:
         """What depends on constants alone."""
         body = [f"{self.printed(s)} = {self.at(str(s))}" for s in [*self.system.constants, LR]]
         for symbol, value in self.held:
-            body += [f"{self.printed(symbol)} = {self.printed(value)}", f"{self.at(str(symbol))} = {self.printed(symbol)}"]
+            body += [
+                f"{self.printed(symbol)} = {self.printed(value)}",
+                f"{self.at(str(symbol))} = {self.printed(symbol)}",
+            ]
         return self.over_lanes(body, indent)
 
     def step(self, indent: str) -> list[str]:
@@ -264,5 +267,3 @@ class _Writer:
 
     def over_lanes(self, body: list[str], indent: str) -> list[str]:
         return [f"{indent}for i in range({LANES}):", *(f"{indent}    {line}" for line in body)]
-
-

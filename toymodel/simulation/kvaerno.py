@@ -53,7 +53,7 @@ def kvaerno(work: Integration) -> Ended:
 
 @cache
 def _compiled(system: System, max_steps: int) -> Callable[..., Any]:
-    """The coordinates of a batch of runs at increasing times, the end of the stage last, and whether that was reached."""
+    """The coordinates of runs at increasing times, the end of the stage last, and whether that was reached."""
     velocity = velocity_of(system)
 
     def one(y: Any, constants: Any, begin: Any, stops: Any, rtol: Any, atol: Any) -> tuple[Any, Any]:
@@ -85,7 +85,9 @@ def velocity_of(system: System) -> Callable[[Any, Any], Any]:
 
     def parts(constants: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[Any, Any], Any]:
         numbers = iter(constants)
-        targets = {x: (next(numbers), *((next(numbers), next(numbers)) if x in system.heads else ())) for x in form.vectors}
+        targets = {
+            x: (next(numbers), *((next(numbers), next(numbers)) if x in system.heads else ())) for x in form.vectors
+        }
         weights = {t: next(numbers) for t in form.terms}
         parameters = {p: next(numbers) for p in form.parameters}
         gates = {pair: next(numbers) for pair in sorted(system.gates)}

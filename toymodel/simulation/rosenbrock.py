@@ -242,8 +242,8 @@ def _reader() -> Callable[..., None]:
 def _read(track, when, at, t0, first, t, y, bend, made):
     """The coordinates at the recorded times inside the steps of a call, from its dense output.
 
-    track (time, coordinate, run) is filled; at (run,) is the number of the next time of each run, and t0 (run,) its time
-    before the step; both are carried on. first: the coordinates before the first step.
+    track (time, coordinate, run) is filled; at (run,) is the number of the next time of each run, and t0 (run,) its
+    time before the step; both are carried on. first: the coordinates before the first step.
     """
     for i in range(made):
         before = y[i - 1] if i > 0 else first

@@ -105,9 +105,7 @@ class Reduced:
         square = u**2 * (1 - gram.ee) - 2 * u * v * gram.ew + v**2 * (1 - gram.ww)  # |x_tail|^2
         new_u = np.where(tail > 0, along / np.where(tail > 0, tail, 1), 0.0)
         new_v = np.sqrt(np.maximum(square - new_u**2, 0))
-        return replace(
-            state, u={**state.u, x: new_u}, v={**state.v, x: new_v}, heads={**state.heads, x: (head, tail)}
-        )
+        return replace(state, u={**state.u, x: new_u}, v={**state.v, x: new_v}, heads={**state.heads, x: (head, tail)})
 
     def free(self, x: str) -> Reduced:
         state = replace(self, fixed=self.fixed - {x})
