@@ -1,31 +1,46 @@
-# make figures      every figure that is stale          make test         all checks
-# make derivations  rewrite the pages                   make test-oldest  tests with the oldest versions allowed
-# make networks     train what is missing (70 min)      make benchmarks   speed, and theory against simulations
-# make pictures     copy figures for the README         make lock         renew requirements.lock
+# make figures      draw the figures that are stale     make check        format, lint, types and the fast tests
+# make derivations  make the pages that are stale       make test         all of it, and the slow tests (8 min)
+# make networks     train what is missing (70 min)      make test-oldest  tests with the oldest versions allowed
+# make pictures     copy figures for the README         make benchmarks   speed, and theory against simulations
+# make clean        remove the figures                  make lock         renew requirements.lock
 PYTHON ?= python3
 ENV := .venv
 RUN := $(ENV)/bin/python
-FIGURES := $(foreach kind,md pdf svg png,$(patsubst figures/%.py,figures/out/%.$(kind),$(wildcard figures/*.py)))
+FIGURES := $(patsubst figures/%.py,figures/out/%.md,$(wildcard figures/*.py))
 PAGES := $(patsubst %.py,%.md,$(filter-out derivations/page.py,$(wildcard derivations/*.py)))
 BENCHMARKS := $(wildcard benchmarks/*.py)
 PICTURES := $(wildcard figures/readme/*.png)
 TWO := --numprocesses 2 --dist loadfile
+STALE = $(RUN) -m toymodel.files stale
 MAKEFLAGS += --jobs=2
 
-.PHONY: help figures test test-oldest derivations benchmarks networks pictures lock clean
-.DELETE_ON_ERROR:
+.PHONY: help figures check lint test test-oldest derivations benchmarks networks pictures lock clean FORCE
 
-figures: $(FIGURES)
+figures: $(ENV)/ready
+	@stale=$$($(STALE) $(FIGURES)) || exit 1; echo "$$(echo $$stale | wc -w) of $(words $(FIGURES)) figures are stale"; \
+	test -z "$$stale" || $(MAKE) --no-print-directory $$(printf 'draw-%s ' $$stale)
+	@echo "$(words $(FIGURES)) figures are in figures/out"
+
+derivations: $(ENV)/ready
+	@stale=$$($(STALE) $(PAGES)) || exit 1; echo "$$(echo $$stale | wc -w) of $(words $(PAGES)) pages are stale"; \
+	test -z "$$stale" || $(MAKE) --no-print-directory $$(printf 'make-%s ' $$stale)
+	@echo "$(words $(PAGES)) pages are in derivations"
 
 help:
 	@sed -n '/^PYTHON/q; s/^# //p' Makefile
 
-# The Python files, data and style that a figure was made from are in figures/out/NAME.d, written when it was made.
-figures/out/%.pdf figures/out/%.svg figures/out/%.png figures/out/%.md: figures/%.py | $(ENV)/ready
+# The last line of figures/out/NAME.md and of derivations/NAME.md says what it was made from, with a fingerprint of code
+# without comments: `python -m toymodel.files stale` compares. These rules make what they are asked for in any case,
+draw-figures/out/%.md: figures/%.py
 	@echo "drawing $*"
 	@$(RUN) $<
 
--include $(wildcard figures/out/*.d)
+make-derivations/%.md: derivations/%.py
+	@$(RUN) $<
+
+# and this one draws one figure if it is stale.
+figures/out/%.png: figures/%.py FORCE | $(ENV)/ready
+	@test -z "$$($(STALE) figures/out/$*.md)" || { echo "drawing $*"; $(RUN) $<; }
 
 $(ENV)/ready: requirements.lock pyproject.toml
 	@echo "installing into $(ENV) (about a minute)"
@@ -35,11 +50,16 @@ $(ENV)/ready: requirements.lock pyproject.toml
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-test: $(ENV)/ready
+lint: $(ENV)/ready
 	$(ENV)/bin/ruff format --check .
 	$(ENV)/bin/ruff check .
 	$(ENV)/bin/basedpyright
 	$(ENV)/bin/lint-imports --no-cache
+
+check: lint
+	$(RUN) -m pytest $(TWO) -m "not slow"
+
+test: lint
 	$(RUN) -m pytest $(TWO)
 
 # The oldest versions that pyproject.toml allows, in an environment of its own.
@@ -50,9 +70,6 @@ test-oldest: $(ENV)/ready
 	@.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --requirement .venv-oldest/oldest.txt
 	@.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	.venv-oldest/bin/python -m pytest $(TWO)
-
-derivations: $(ENV)/ready
-	@for script in $(PAGES:.md=.py); do $(RUN) $$script || exit 1; done
 
 benchmarks: $(ENV)/ready
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(RUN) $$script || exit 1; done

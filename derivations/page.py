@@ -2,16 +2,14 @@
 
 A derivation script builds a `Page`, and each `check` compares two sympy expressions: it raises where they differ, so
 a page exists only for algebra that holds. Equality and limits are tested at random points to 30 digits
-(Schwartz-Zippel), which does not depend on what `simplify` happens to know. The page ends with a fingerprint of what it
-was made from: the scripts here, the modules that compute, and the data that were read.
+(Schwartz-Zippel), which does not depend on what `simplify` happens to know. The last line of a page names what it was
+made from (the scripts here, the modules of the package that were imported, the data that were read), with a fingerprint
+of them: a page whose algebra may have changed is stale.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import random
-import sys
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -19,11 +17,12 @@ from typing import Any
 
 import sympy as sp
 
+from toymodel import files
+
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = 30
 PRECISION = 300  # digits with which limits are evaluated
 NEAR = sp.Rational(1, 10**80)  # what stands for zero in a limit
-SILENT = ("__init__", "cli", "plotting", "progress", "records", "origin")  # modules that change no number of a page
 
 
 def assert_equal(left: sp.Expr, right: sp.Expr, what: str = "", points: int = 5) -> None:
@@ -67,13 +66,11 @@ class Page:
         numbered = [f"{i}. {text}" for i, text in enumerate(assumptions, 1)]
         self.parts.append("## Assumptions\n\n" + "\n".join(numbered))
         self.checks = 0
-        self.data: list[Path] = []
         self.figures: dict[str, Any] = {}  # name of the file -> matplotlib figure
 
     def uses(self, path: Path) -> Path:
         """The path of a data file that the page is made from."""
-        self.data.append(Path(path).resolve())
-        return path
+        return files.uses(path)
 
     def section(self, title: str) -> None:
         self.parts.append(f"## {title}")
@@ -117,33 +114,12 @@ class Page:
     def write(self) -> Path:
         """Writes NAME.md and its figures beside the script."""
         for name, figure in self.figures.items():
-            figure.savefig(self.script.with_name(name), metadata={"Date": None})
+            with files.written(self.script.with_name(name)) as whole:
+                figure.savefig(whole, metadata={"Date": None})
         path = self.script.with_suffix(".md")
-        used = sources(self.script, self.data)
-        mark = f"<!-- made from {', '.join(used)}; fingerprint {fingerprint(used)} -->"
-        whole = path.with_suffix(".partial")
-        whole.write_text("\n\n".join([*self.parts, mark]) + "\n")
-        os.replace(whole, path)
+        mark = files.stamp(path, ROOT, files.made_from(self.script), self.figures)
+        with files.written(path) as whole:
+            whole.write_text("\n\n".join([*self.parts, mark]) + "\n")
         seconds = time.process_time()  # wanted: less than 60 on one core
         print(f"{path.relative_to(ROOT)}: {self.checks} checks, {seconds:.0f} s of processor time")
         return path
-
-
-def sources(script: Path, data: Collection[Path] = ()) -> list[str]:
-    """The script, the derivations and those modules of the package that it imported when it ran, and its data.
-
-    Modules that draw, print, save or take commands are left out: they change no number.
-    """
-    imported = [Path(name).resolve() for m in list(sys.modules.values()) if (name := getattr(m, "__file__", None))]
-    mine = {path for path in imported if path.parent == ROOT / "derivations"}
-    package = {path for path in imported if path.is_relative_to(ROOT / "toymodel") and path.stem not in SILENT}
-    others = sorted({*mine, *package, *data} - {script})
-    return [str(path.relative_to(ROOT)) for path in (script, *others)]
-
-
-def fingerprint(used: list[str]) -> str:
-    """A hash of the contents of the sources."""
-    digest = hashlib.sha256()
-    for name in used:
-        digest.update((ROOT / name).read_bytes())
-    return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Figures: dependencies, what an edit makes stale, the same bytes twice, colours, and the rules of a script."""
+"""Figures: what they are made from, what an edit makes stale, the same bytes twice, colours, the rules of a script."""
 
 import errno
 import itertools
@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +14,12 @@ import pytest
 from matplotlib.colors import to_rgb
 
 import toymodel as tm
-from toymodel import plotting
+from toymodel import files, plotting
 from toymodel.plotting import COLOURS
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / "figures").glob("*.py"))
-KINDS = ("pdf", "svg", "png", "md", "d")
+KINDS = ("pdf", "svg", "png", "md")
 
 OF_THE_MODEL = """
 import toymodel as tm
@@ -70,38 +69,44 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture
-def fresh(project):
-    """The project with all outputs newer than all sources."""
-    now = time.time()
-    for path in project.rglob("*"):
-        made = "out" in path.parts or path.name == "ready"
-        os.utime(path, (now - 100, now - 100) if made else (now - 200, now - 200))
-    return project
+def edited(project):
+    """Writes a file of the project anew; what was there is back after the test."""
+    before = {}
+
+    def edit(name: str, change) -> None:
+        path = project / name
+        before.setdefault(path, path.read_text())
+        path.write_text(change(before[path]))
+
+    yield edit
+    for path, text in before.items():
+        path.write_text(text)
 
 
 def stale(project: Path) -> set[str]:
-    """The figures that make would draw."""
-    plan = subprocess.run(["make", "-n", "figures"], cwd=project, check=True, capture_output=True, text=True).stdout
-    return set(re.findall(r"drawing (\w+)", plan))
+    """The figures that `make figures` would draw."""
+    return {name for name in ("one", "other") if files.is_stale(project / f"figures/out/{name}.md", project)}
 
 
-def test_dependencies_are_what_a_script_imports_and_uses(project):
-    rule, *needed = (project / "figures/out/one.d").read_text().strip().split("\n\n")
-    products, sources = (part.split() for part in rule.split(":"))
-    assert {Path(p).suffix for p in products} == {".pdf", ".svg", ".png", ".md"}
-    assert [f"{path}:" for path in sources] == needed
-    assert {"figures/one.py", "toymodel/model.py", "toymodel/toymodel.mplstyle", "data.csv"} <= set(sources)
-    assert "toymodel/simulate.py" not in sources  # importing the package imports nothing that is not used
-    of_other = (project / "figures/out/other.d").read_text()
+def made_from(project: Path, name: str) -> list[str]:
+    found = files.STAMP.search((project / f"figures/out/{name}.md").read_text())
+    assert found and found["made"] == f"{name}.md, {name}.pdf, {name}.svg, {name}.png"
+    return found["sources"].split(", ")
+
+
+def test_sources_are_what_a_script_imports_and_uses(project):
+    of_one, of_other = made_from(project, "one"), made_from(project, "other")
+    assert {"figures/one.py", "toymodel/model.py", "toymodel/toymodel.mplstyle", "data.csv"} <= set(of_one)
+    assert "toymodel/reduction.py" not in of_one  # importing the package imports nothing that is not used
     assert "toymodel/model.py" not in of_other and "data.csv" not in of_other
 
 
-def test_nothing_is_stale_when_drawn(fresh):
-    assert stale(fresh) == set()
+def test_nothing_is_stale_when_drawn(project):
+    assert stale(project) == set()
 
 
 @pytest.mark.parametrize(
-    "edited, redrawn",
+    "source, redrawn",
     [
         ("toymodel/model.py", {"one"}),
         ("data.csv", {"one"}),
@@ -109,20 +114,56 @@ def test_nothing_is_stale_when_drawn(fresh):
         ("figures/other.py", {"other"}),
         ("toymodel/toymodel.mplstyle", {"one", "other"}),
         ("toymodel/plotting.py", {"one", "other"}),
-        ("toymodel/simulate.py", set()),
+        ("toymodel/reduction.py", set()),
     ],
 )
-def test_an_edit_redraws_exactly_what_it_made_stale(fresh, edited, redrawn):
-    (fresh / edited).touch()
-    assert stale(fresh) == redrawn
+def test_an_edit_redraws_exactly_what_it_made_stale(project, edited, source, redrawn):
+    edited(source, lambda text: text + "\nX = 1\n")
+    assert stale(project) == redrawn
 
 
-def test_a_module_that_is_gone_redraws_and_does_not_stop_make(fresh):
-    shutil.move(fresh / "data.csv", fresh / "moved.csv")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "# A remark.\n" + text + "\n# Another one.\n",
+        lambda text: text.replace('"""', '"""Another sentence. ', 1),
+        lambda text: text.replace('    """', '    r"""Another sentence. ', 1),
+        lambda text: text.replace("\n\n\n", "\n\n\n\n"),
+    ],
+    ids=["comment", "docstring of the module", "docstring of a class", "empty line"],
+)
+def test_comments_and_docstrings_make_nothing_stale(project, edited, change):
+    for name in ("toymodel/model.py", "toymodel/plotting.py"):
+        edited(name, change)
+        assert (project / name).read_text() != (ROOT / name).read_text()
+    assert stale(project) == set()
+
+
+@pytest.mark.parametrize("name", ["data.csv", "figures/out/one.pdf", "figures/out/one.svg", "figures/out/one.md"])
+def test_what_is_deleted_is_stale(project, name):
+    shutil.move(project / name, project / "moved")
     try:
-        assert stale(fresh) == {"one"}
+        assert stale(project) == {"one"}
     finally:
-        shutil.move(fresh / "moved.csv", fresh / "data.csv")
+        shutil.move(project / "moved", project / name)
+
+
+def test_make_draws_what_is_stale_and_says_how_many(project, edited):
+    def make(*targets: str) -> list[str]:
+        command = ["make", *targets, f"RUN={sys.executable}"]
+        environment = {**os.environ, "PYTHONPATH": str(project), "MAKEFLAGS": ""}
+        return subprocess.run(
+            command, cwd=project, env=environment, check=True, capture_output=True, text=True
+        ).stdout.splitlines()
+
+    where = "2 figures are in figures/out"
+    assert make("figures") == ["0 of 2 figures are stale", where]
+    (project / "figures/out/one.png").unlink()
+    assert make("figures") == ["1 of 2 figures are stale", "drawing one", where]
+    edited("figures/other.py", lambda text: text.replace("Nothing.", "Something."))
+    assert make("figures/out/one.png", "figures/out/other.png") == ["drawing other"]
+    assert "Something." in (project / "figures/out/other.md").read_text()
+    assert make("figures") == ["0 of 2 figures are stale", where]
 
 
 def test_same_input_same_bytes(project):
@@ -131,7 +172,7 @@ def test_same_input_same_bytes(project):
     draw(project, "one", PYTHONHASHSEED="7", SOURCE_DATE_EPOCH="0", LC_ALL="C", MPLBACKEND="module://no_such_window")
     for kind, content in before.items():
         assert (project / f"figures/out/one.{kind}").read_bytes() == content, kind
-    assert before["md"] == b"![one](one.png)\n\nA line of 0.1.\n"
+    assert before["md"].startswith(b"![one](one.png)\n\nA line of 0.1.\n\n<!-- made: one.md, ")
 
 
 def test_a_figure_that_fails_leaves_no_pieces(project):
@@ -166,7 +207,7 @@ def test_a_figure_that_cannot_be_written_says_why(tmp_path, monkeypatch, folder,
     figure, _ = plotting.new()
     if folder == "full":
         path.write_bytes(b"before")
-        monkeypatch.setattr(plotting.os, "replace", full)
+        monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(OSError, match=f"^cannot write {path}: {reason}"):
         plotting.save(figure, path)
     if folder == "full":

@@ -83,11 +83,11 @@ def test_a_failed_write_leaves_the_old_file(runs, tmp_path, monkeypatch):
     path = tm.save(runs, tmp_path / "runs.nc")
     before = path.read_bytes()
 
-    def full(self, target, **_options):
-        target.write_bytes(b"half")
+    def full(target, content):
+        target.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
+    monkeypatch.setattr(files.Path, "write_bytes", full)
     with pytest.raises(OSError, match=r"cannot write .*runs\.nc: No space left on device"):
         tm.save(runs, path)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["runs.nc"]

@@ -12,6 +12,7 @@ import pytest
 
 import toymodel as tm
 from toymodel.sweeps.execute import execute
+from toymodel.sweeps.store import MARKS
 
 KILLS = 20
 CHUNKS = 48
@@ -37,8 +38,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def finished(folder: Path) -> int:
-    done = folder / "progress" / "finished"
-    return sum(path.name.isdigit() for path in done.iterdir()) if done.exists() else 0
+    done = folder / MARKS
+    return sum(not path.name.startswith(".") for path in done.iterdir()) if done.exists() else 0
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +51,9 @@ def server():
 
 
 def test_killed_twenty_times_and_resumed_gives_the_same_bytes(server, tmp_path):
-    execute(declared(), tmp_path / "undisturbed")
+    execute(declared(), tmp_path / "undisturbed.zarr")
     rng = np.random.default_rng(1)
-    path, seen, killed = tmp_path / "killed", [0], 0
+    path, seen, killed = tmp_path / "killed.zarr", [0], 0
     marks = np.sort(rng.integers(0, CHUNKS - 4, KILLS))
     for mark in marks:
         process = server.Process(target=child, args=(str(path),))
@@ -70,5 +71,5 @@ def test_killed_twenty_times_and_resumed_gives_the_same_bytes(server, tmp_path):
     assert 0 < seen[-1] < CHUNKS and len(set(seen)) > KILLS // 2
     execute(declared(), path)
     assert finished(path) == CHUNKS
-    assert contents(path) == contents(tmp_path / "undisturbed")
-    assert not [left for left in tmp_path.rglob("*partial*")]
+    assert contents(path) == contents(tmp_path / "undisturbed.zarr")
+    assert sorted(os.listdir(tmp_path)) == ["killed.zarr", "undisturbed.zarr"]

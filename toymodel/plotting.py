@@ -2,8 +2,9 @@
 
 A figure script draws with matplotlib, asserts what its caption claims, and ends with `finish(__file__, figure,
 caption)`, which writes NAME.pdf, NAME.svg, NAME.png and the caption NAME.md to the folder `out` beside the script,
-the same bytes for the same input, and NAME.d, the make dependencies: every module of the project that the script
-imported, and the style.
+the same bytes for the same input. The last line of NAME.md names what the figure was made from (every module of the
+project that the script imported, the data that went through `uses`, and the style), so that `make figures` knows when
+it is stale.
 
 Figures belong to no window, so they need no screen, and importing this module leaves the choice of matplotlib's backend
 to the user: the plots take any axes, those of a notebook as well.
@@ -11,10 +12,6 @@ to the user: the plots take any axes, those of a notebook as well.
 
 from __future__ import annotations
 
-import os
-import sys
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from toymodel import files
+from toymodel.files import uses as uses
 
 STYLE = Path(__file__).with_name("toymodel.mplstyle")
 
@@ -136,23 +136,23 @@ def panel_letters(axes: Any) -> None:
 
 
 def finish(script: str, figure: Figure, caption: str, table: str = "") -> Path:
-    """Writes the figure of a script in three formats, its caption and its dependencies; returns the path of the PNG.
+    """Writes the figure of a script in three formats and its caption; returns the path of the PNG.
 
-    A table (Markdown) stands below the caption. The PNG, which make looks at, comes last: a run that was cut off is
-    repeated.
+    A table (Markdown) stands below the caption. The caption, whose last line says what the figure was made from, comes
+    last: a run that was cut off is repeated.
     """
     source = Path(script).resolve()
     folder = source.parent / "out"
     folder.mkdir(exist_ok=True)
     name = source.stem
-    parts = [f"![{name}]({name}.png)", " ".join(caption.split()), *([table] if table else [])]
-    _write(folder / f"{name}.md", lambda whole: whole.write_text("\n\n".join(parts) + "\n"))
-    needed = dependencies(source)
-    products = " ".join(f"figures/out/{name}.{kind}" for kind in ("md", *DATELESS))
-    lines = [f"{products}: {' '.join(needed)}", *(f"{path}:" for path in needed)]
-    _write(folder / f"{name}.d", lambda whole: whole.write_text("\n\n".join(lines) + "\n"))
     for kind, metadata in DATELESS.items():
-        _write(folder / f"{name}.{kind}", partial(figure.savefig, format=kind, metadata=metadata))
+        with files.written(folder / f"{name}.{kind}") as whole:
+            figure.savefig(whole, format=kind, metadata=metadata)
+    page = folder / f"{name}.md"
+    parts = [f"![{name}]({name}.png)", " ".join(caption.split()), *([table] if table else [])]
+    mark = files.stamp(page, source.parent.parent, files.made_from(source, STYLE), [f"{name}.{k}" for k in DATELESS])
+    with files.written(page) as whole:
+        whole.write_text("\n\n".join([*parts, mark]) + "\n")
     return folder / f"{name}.png"
 
 
@@ -161,38 +161,6 @@ def save(figure: Figure, path: Path) -> Path:
 
     Raises OSError where it cannot be written.
     """
-    _write(path, figure.savefig)
+    with files.written(path) as whole:
+        figure.savefig(whole)
     return path
-
-
-def dependencies(source: Path) -> list[str]:
-    """The files of the project that the running script has imported or opened through `uses`, relative to its root."""
-    root = source.parent.parent
-    files = {source, STYLE, *_used}
-    files |= {Path(name).resolve() for m in list(sys.modules.values()) if (name := getattr(m, "__file__", None))}
-    code = {path for path in files - _used if path.suffix in (".py", ".mplstyle")}
-    inside = [path.relative_to(root) for path in code | _used if path.is_relative_to(root)]
-    return sorted(str(path) for path in inside if not path.parts[0].startswith(".venv"))
-
-
-_used: set[Path] = set()
-
-
-def uses(path: str | os.PathLike[str]) -> Path:
-    """The path, noted as a dependency of the figure that is being made (for data files)."""
-    _used.add(Path(path).resolve())
-    return Path(path)
-
-
-def _write(path: Path, write: Any) -> None:
-    """Writes under a temporary name, then renames."""
-    whole = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        write(whole)
-        os.replace(whole, path)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
-        raise OSError(f"cannot write {path}: {reason}") from error
-    finally:
-        with suppress(OSError):  # it is not there, or its folder is not: the reason is already given
-            whole.unlink()

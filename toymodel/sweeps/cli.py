@@ -70,7 +70,7 @@ def sweep(
     from toymodel.sweeps.execute import execute
 
     result = execute(declared, target, client=scheduler)
-    typer.echo(f"wrote {target}: {dict(result.sizes)}")
+    typer.echo(f"{target} is complete: {dict(result.sizes)}")
 
 
 def declared_by(file: Path | None, given: dict[str, Any]) -> tuple[Sweep, str | None]:

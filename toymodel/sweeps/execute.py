@@ -83,6 +83,7 @@ def execute(
     show = runs * declared.steps > LONG if progress is None else progress
     hidden = True if progress is False or not show else None if progress is None else False
     with (
+        results,
         tqdm(
             total=runs, initial=runs - sum(sizes[i] for i in pending), unit="run", desc="sweep", disable=hidden
         ) as bar,

@@ -1,31 +1,55 @@
 """Where the measures of a sweep are kept: a Zarr store that is written chunk by chunk, or the memory.
 
-A store is a Zarr group (format 2, which every version of xarray reads) with the identity of its sweep in its
-attributes. The array `progress/finished` has one entry for each chunk, written after the chunk's own arrays, so that
-a chunk counts only once it is whole; each entry and each piece of an array is a file that is renamed into place.
+A store is a folder in the format Zarr 2, written here file by file, so that making and opening one takes milliseconds
+and anyone reads it with `xarray.open_zarr`:
+
+    .zattrs, .zmetadata, NAME/.zarray    the sweep, the versions that made it, and what its arrays are
+    alpha/0, mechanism/0, ...            coordinates
+    lifetime/0.3, phase/0.3, ...         one file for each variable and chunk, uncompressed; labels as one byte
+    progress/checksum/N.0                written after the files of chunk N: the CRC-32 of each of them
+
+A chunk counts only with its checksums. They start from the sweep and the number of the chunk, so a file that was cut
+off, changed, or taken from another place or store is found; the same sweep then computes this chunk again, to the same
+bytes. A lock keeps a second process away.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
 import json
+import math
 import os
 import shutil
-from importlib import metadata
+import zlib
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import xarray as xr
-import zarr
+from xarray.backends import BackendArray
+from xarray.core import indexing
 
+from toymodel import files
+from toymodel.sweeps import measured
 from toymodel.sweeps.declare import Sweep
 from toymodel.sweeps.grid import Grid
 from toymodel.sweeps.measured import OF_MECHANISM, labels_of, times_of, trajectories
 
-FORMAT = 1
-VERSIONS = ("toymodel_format", "toymodel_version", "jax_version")
+FORMAT = 2
+VERSIONS = ("toymodel_format", "toymodel_version", "jax_version", "toymodel_code")
+NOT_RUN = "not run"
+MARKS = "progress/checksum"
+SAID = 5  # damaged chunks that an error lists
+
+
+@cache
+def _code() -> str:
+    """The fingerprint of the code that computes a chunk."""
+    return files.fingerprint(*files.imports(measured))
 
 
 def attributes(sweep: Sweep) -> dict[str, Any]:
@@ -34,16 +58,17 @@ def attributes(sweep: Sweep) -> dict[str, Any]:
         "sweep": json.dumps(sweep.identity),
         "model": sweep.model.to_json(),
         "toymodel_format": FORMAT,
-        "toymodel_version": metadata.version("toymodel"),
-        "jax_version": jax.__version__,
+        "toymodel_version": files.version("toymodel"),
+        "jax_version": files.version("jax"),
+        "toymodel_code": _code(),
     }
 
 
 def variables(sweep: Sweep) -> dict[str, tuple[tuple[str, ...], str]]:
-    """name -> (dimensions after those of the grid, kind of number)."""
+    """name -> (dimensions after those of the grid, kind of number); labels are their positions in `labels_of`."""
     found: dict[str, tuple[tuple[str, ...], str]] = {name: (("mechanism",), "f8") for name in OF_MECHANISM}
-    found |= {"lasts": (("mechanism",), "i1"), "stopped": ((), "f8")}
-    found |= {name: ((), "i1") for name in labels_of(sweep.model)}
+    found |= {"lasts": (("mechanism",), "?"), "stopped": ((), "f8")}
+    found |= {name: ((), "u1") for name in labels_of(sweep.model)}
     if sweep.every is not None:
         found |= {name: (("time",), "f8") for name in trajectories(sweep.model)}
         found |= {name: (("time", "vector"), "f8") for name in ("overlap", "residual")}
@@ -70,72 +95,97 @@ class Memory:
             for name, (dims, kind) in variables(sweep).items()
         }
 
+    def __enter__(self) -> Memory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
     def pending(self) -> list[int]:
         return list(range(len(self.boxes)))
 
     def write(self, number: int, values: dict[str, np.ndarray]) -> None:
         for name, array in self.arrays.items():
-            place = array[self.boxes[number]]
-            place[...] = values[name].reshape(place.shape)
+            box = self.boxes[number]
+            array[box] = values[name].reshape(array[box].shape)
 
     def dataset(self) -> xr.Dataset:
-        parts = {
-            name: ((*self.grid.dims, *dims), self.arrays[name]) for name, (dims, _) in variables(self.sweep).items()
-        }
-        runs = xr.Dataset(parts, coords=coordinates(self.sweep), attrs=attributes(self.sweep))
-        return _labelled(runs, labels_of(self.sweep.model))
+        texts = {name: np.array(labels) for name, labels in labels_of(self.sweep.model).items()}
+        parts = {}
+        for name, (dims, _) in variables(self.sweep).items():
+            array = self.arrays[name]
+            parts[name] = ((*self.grid.dims, *dims), texts[name][array] if name in texts else array)
+        return xr.Dataset(parts, coords=coordinates(self.sweep), attrs=attributes(self.sweep))
 
 
 class Store:
-    """Results in a Zarr store on disk; an existing one is continued if it was made by the same sweep."""
+    """Results in a store on disk; an existing one is continued if it was made by the same sweep.
+
+    It is locked until it is closed (`with Store(...) as store`). Raises ValueError for a name that does not end in
+    .zarr, for another sweep and for a folder that is no store, BlockingIOError where another process is at work, and
+    OSError where it cannot be written.
+    """
 
     def __init__(self, sweep: Sweep, path: str | os.PathLike[str]):
-        self.sweep, self.grid, self.path = sweep, Grid.of(sweep), Path(path)
+        self.sweep, self.grid, self.path = sweep, Grid.of(sweep), _named(path)
         self.boxes = self.grid.chunks()
+        self.header = _header(sweep)
+        self.layout = Layout(json.loads(self.header[".zmetadata"]))
+        self.unfinished = set(range(len(self.boxes)))
+        self._open = ExitStack()
         try:
-            if self.path.exists():
-                self._compare()
-                _tidy(self.path)
-            else:
-                self._create()
-            self.group = zarr.open_group(str(self.path), mode="r+", zarr_format=2)
-        except OSError as error:
-            raise self.failure(error) from error
+            parent = self.path.absolute().parent
+            if not parent.is_dir():
+                raise files.cannot_write(path, FileNotFoundError(f"there is no folder {parent}"))
+            self._open.enter_context(files.alone(self.path))
+            self._continue() if self.path.exists() else self._create()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives back the lock."""
+        self._open.close()
 
     def _create(self) -> None:
-        """All arrays without their pieces, under a temporary name first."""
-        parent = self.path.absolute().parent
-        if not parent.is_dir():
-            raise FileNotFoundError(errno.ENOENT, f"there is no folder {parent}")
-        for left in parent.glob(f".{self.path.name}.*.partial"):
+        """The header without chunks, under a temporary name first."""
+        for left in files.leftovers(self.path.parent, self.path.name):
             shutil.rmtree(left, ignore_errors=True)
-        whole = parent / f".{self.path.name}.{os.getpid()}.partial"
+        whole = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         try:
-            group = zarr.open_group(str(whole), mode="w-", zarr_format=2)
-            group.attrs.update(attributes(self.sweep))  # apart, so that no file is being written if this one fails
-            sizes = {}
-            for name, (dim, values) in coordinates(self.sweep).items():
-                array = group.create_array(
-                    name, data=values, chunks=values.shape, fill_value=None, attributes={"_ARRAY_DIMENSIONS": [dim]}
-                )
-                sizes[array.name.strip("/")] = len(values)
-            for name, (dims, kind) in variables(self.sweep).items():
-                labels = labels_of(self.sweep.model).get(name)
-                flags = {"flag_values": list(range(len(labels))), "flag_meanings": list(labels)} if labels else {}
-                group.create_array(
-                    name,
-                    shape=(*self.grid.shape, *(sizes[dim] for dim in dims)),
-                    chunks=(*self.grid.box, *(sizes[dim] for dim in dims)),
-                    dtype=kind,
-                    fill_value=np.nan if kind == "f8" else -1,
-                    attributes={"_ARRAY_DIMENSIONS": [*self.grid.dims, *dims], **flags},
-                )
-            group.create_group("progress").create_array(
-                "finished", shape=(len(self.boxes),), chunks=(1,), dtype="i1", fill_value=0
-            )
+            folders = {str(Path(name).parent) for name in (*self.header, *(f"{a}/0" for a in self.layout.arrays))}
+            for folder in sorted({*folders, MARKS}):
+                (whole / folder).mkdir(parents=True, exist_ok=True)
+            for name, content in self.header.items():
+                (whole / name).write_bytes(content)
             os.rename(whole, self.path)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # where locks do not work
+                raise BlockingIOError(f"{self.path}: another process has just made it") from None
+            raise files.cannot_write(self.path, error) from error
         finally:
             shutil.rmtree(whole, ignore_errors=True)
+
+    def _continue(self) -> None:
+        """Compares, removes what a killed process left, mends the header, and finds the chunks that are not there."""
+        self._compare()
+        try:
+            for left in self.path.rglob(".*.partial*"):
+                left.unlink(missing_ok=True)
+            for name, content in self.header.items():
+                path = self.path / name
+                if not path.exists() or path.read_bytes() != content:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    self._put(path, content)
+        except OSError as error:
+            raise files.cannot_write(self.path, error) from error
+        self.unfinished = {n for n in self.unfinished if self.layout.fault(self.path, n) != ""}
 
     def _compare(self) -> None:
         """Raises ValueError, saying what differs, unless the store was made by this sweep and these versions."""
@@ -158,67 +208,286 @@ class Store:
             )
 
     def pending(self) -> list[int]:
-        finished = self.group["progress/finished"][:]  # type: ignore[index]
-        return np.flatnonzero(np.asarray(finished) == 0).tolist()
+        """The chunks that are still to be computed, damaged ones among them."""
+        return sorted(self.unfinished)
 
     def write(self, number: int, values: dict[str, np.ndarray]) -> None:
-        try:
-            for name in variables(self.sweep):
-                array: Any = self.group[name]
-                box = self.boxes[number]
-                lengths = [len(range(*part.indices(n))) for part, n in zip(box, self.grid.shape, strict=True)]
-                array[box] = values[name].reshape(*lengths, *values[name].shape[1:])
-            self.group["progress/finished"][number] = 1  # type: ignore[index]
-        except OSError as error:
-            raise self.failure(error) from error
+        """Writes the files of a chunk, then its checksums.
 
-    def failure(self, error: OSError) -> OSError:
-        """One clear error for whatever keeps the store from being written."""
-        done = ""
-        if self.path.exists() and hasattr(self, "group"):
-            done = f"; {len(self.boxes) - len(self.pending())} of {len(self.boxes)} chunks are finished and kept"
-        reason = error.strerror or str(error)
-        return OSError(error.errno or errno.EIO, f"cannot write {self.path}: {reason}{done}")
+        Raises ValueError for values that are not those of a whole chunk, OSError where they cannot be written.
+        """
+        contents = self._contents(number, values)
+        mark = self.path / self.layout.mark(number)
+        try:
+            mark.unlink(missing_ok=True)
+            for array, content in contents:
+                self._put(self.path / array.name / array.key(number), content)
+            self._put(mark, self.layout.checksums(number, [content for _, content in contents]))
+        except OSError as error:
+            done = len(self.boxes) - len(self.unfinished)
+            more = f"; {done} of {len(self.boxes)} chunks are finished and kept"
+            raise files.cannot_write(self.path, error, more) from error
+        self.unfinished.discard(number)
+
+    def _contents(self, number: int, values: dict[str, np.ndarray]) -> list[tuple[Array, bytes]]:
+        """The files of a chunk: at the edge of the grid a chunk of Zarr is filled up."""
+        found = []
+        for array in self.layout.arrays.values():
+            box, value = array.box(number), np.asarray(values[array.name])
+            lengths = tuple(part.stop - part.start for part in box)
+            runs = math.prod(lengths[: len(self.grid.dims)])
+            if value.shape != (runs, *lengths[len(self.grid.dims) :]):
+                raise ValueError(
+                    f"{self.path}: {array.name} of chunk {number} must be of {runs} runs, got the shape {value.shape}"
+                )
+            if array.labels:
+                wrong = value[(value < 0) | (value >= len(array.labels))]
+                if wrong.size:
+                    raise ValueError(f"{self.path}: {array.name} of chunk {number} has no label {wrong[0]}")
+                value = value + 1
+            whole = np.full(array.chunks, array.empty, array.dtype)
+            whole[tuple(slice(n) for n in lengths)] = value.reshape(lengths)
+            found.append((array, whole.tobytes()))
+        return found
+
+    def _put(self, path: Path, content: bytes) -> None:
+        """Not flushed to the disk: what a power cut spoils, checksums find."""
+        with files.written(path, durable=False) as whole:
+            whole.write_bytes(content)
 
     def dataset(self) -> xr.Dataset:
         return open_sweep(self.path)
 
 
 def open_sweep(path: str | os.PathLike[str]) -> xr.Dataset:
-    """The measures in a store, read when they are used; labels as text. Chunks that are not there yet are NaN.
+    """The measures in a store, read when they are used; labels as text. Runs of chunks that are not there yet are NaN,
+    their labels "not run". All checksums are tested first, which reads each file once (about 1 GB/s).
 
-    Raises FileNotFoundError, and ValueError for a folder that holds no sweep.
+    Raises FileNotFoundError, and ValueError for a folder that holds no sweep or for damaged chunks, which it names.
     """
-    if not Path(path).exists():
+    path = Path(path)
+    if not path.exists():
         raise FileNotFoundError(f"no such store: {path}")
-    _attributes(Path(path))
-    runs = xr.open_zarr(str(path), consolidated=False, chunks=None, mask_and_scale=False)
-    for variable in runs.variables.values():
-        variable.attrs.pop("_FillValue", None)
-    return _labelled(runs, {n: v.attrs["flag_meanings"] for n, v in runs.items() if "flag_meanings" in v.attrs})
+    found = _attributes(path)
+    if found.get("toymodel_format") != FORMAT:
+        made = found.get("toymodel_format")
+        raise ValueError(f"{path} has format {made}, this version of toymodel reads format {FORMAT}")
+    try:
+        layout = Layout(json.loads((path / ".zmetadata").read_bytes()))
+        coords = {name: layout.coordinate(path, name) for name in layout.coordinates}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged, the same sweep mends it: {error!r}") from None
+    faults = {number: layout.fault(path, number) for number in range(layout.count)}
+    if bad := {number: fault for number, fault in faults.items() if fault}:
+        said = [f"chunk {number} (of 0 to {layout.count - 1}): {fault}" for number, fault in bad.items()]
+        more = [f"and {len(said) - SAID} other chunks"] if len(said) > SAID else []
+        raise ValueError(
+            f"{path} is damaged; the same sweep computes these chunks again\n  " + "\n  ".join(said[:SAID] + more)
+        )
+    finished = frozenset(number for number, fault in faults.items() if fault == "")
+    parts = {
+        name: xr.Variable(array.dims, indexing.LazilyIndexedArray(Pieces(path, array, finished)))
+        for name, array in layout.arrays.items()
+    }
+    kept = {name: value for name, value in layout.attributes.items() if name not in NOT_KEPT}
+    return xr.Dataset(parts, coords=coords, attrs=kept)
+
+
+def _named(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    if path.suffix != ".zarr":
+        raise ValueError(f"store must be a name that ends in .zarr, got {path.name!r}")
+    return path
 
 
 def _attributes(path: Path) -> dict[str, Any]:
-    try:
-        found = dict(zarr.open_group(str(path), mode="r", zarr_format=2).attrs)
-    except Exception as error:  # zarr has many kinds of error for what is no store
-        raise ValueError(f"{path} is not a store of a sweep: {error}") from None
-    if "sweep" not in found:
-        raise ValueError(f"{path} is not a store of a sweep (it has no attribute `sweep`)")
-    return found
+    """The attributes of a store; raises ValueError for what is none."""
+    reasons = []
+    for name in (".zattrs", ".zmetadata"):  # the second holds the first once more
+        try:
+            found = json.loads((path / name).read_bytes())
+            found = found if name == ".zattrs" else found["metadata"][".zattrs"]
+            if "sweep" in found:
+                json.loads(found["sweep"])
+                return found
+            reasons.append("it has no attribute `sweep`")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reasons.append(str(error))
+    raise ValueError(f"{path} is not a store of a sweep: {reasons[0]}")
 
 
-def _labelled(runs: xr.Dataset, labels: Any) -> xr.Dataset:
-    """Numbers of labels as text, 0 and 1 as False and True."""
-    for name, names in labels.items():
-        texts = np.array([*names, "not run"])
-        runs[name] = runs[name].copy(data=texts[runs[name].values])
-        runs[name].attrs = {}
-    runs["lasts"] = runs["lasts"].copy(data=runs["lasts"].values == 1)
-    return runs
+# The format
 
 
-def _tidy(path: Path) -> None:
-    """Removes what a killed process left: files that were not yet renamed into place."""
-    for left in path.rglob("*.partial"):
-        left.unlink(missing_ok=True)
+NOT_KEPT = ("coordinates", "header")  # attributes that are about the files
+
+
+@dataclass(frozen=True)
+class Array:
+    """A variable of a store: what it is called, and how it is cut."""
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: np.dtype  # in the files
+    labels: tuple[str, ...]
+
+    @cached_property
+    def pieces(self) -> tuple[int, ...]:
+        return tuple(-(-n // size) for n, size in zip(self.shape, self.chunks, strict=True))
+
+    @property
+    def empty(self) -> float:
+        return np.nan if self.dtype.kind == "f" else 0
+
+    def corner(self, number: int) -> tuple[int, ...]:
+        return tuple(int(i) for i in np.unravel_index(number, self.pieces)) if self.pieces else ()
+
+    def key(self, number: int) -> str:
+        """The name of the file of a chunk."""
+        return ".".join(map(str, self.corner(number))) or "0"
+
+    def box(self, number: int) -> tuple[slice, ...]:
+        parts = zip(self.corner(number), self.chunks, self.shape, strict=True)
+        return tuple(slice(i * size, min((i + 1) * size, n)) for i, size, n in parts)
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.chunks) * self.dtype.itemsize
+
+
+class Layout:
+    """What the consolidated metadata of a store say: its arrays, and where the parts of a chunk are."""
+
+    def __init__(self, metadata: dict[str, Any]):
+        self.metadata = metadata["metadata"]
+        self.attributes: dict[str, Any] = self.metadata[".zattrs"]
+        self.coordinates: list[str] = self.attributes["coordinates"].split()
+        names = [name.removesuffix("/.zarray") for name in self.metadata if name.endswith("/.zarray")]
+        every = {name: self._array(name) for name in names}
+        self.arrays = {name: every[name] for name in names if name not in self.coordinates and name != MARKS}
+        self.of_coordinates = {name: every[name] for name in self.coordinates}
+        self.count = every[MARKS].shape[0]
+        self.sweep = self.attributes["sweep"].encode()
+
+    def _array(self, name: str) -> Array:
+        found = self.metadata[f"{name}/.zarray"]
+        filters = found["filters"] or []
+        labels = tuple(filters[0]["labels"]) if filters else ()
+        return Array(
+            name,
+            tuple(self.metadata[f"{name}/.zattrs"]["_ARRAY_DIMENSIONS"]),
+            tuple(found["shape"]),
+            tuple(found["chunks"]),
+            np.dtype("u1" if filters else found["dtype"]),
+            labels,
+        )
+
+    def coordinate(self, path: Path, name: str) -> xr.Variable:
+        """The values of a coordinate; raises ValueError for a file without the checksum of the header."""
+        array, content = self.of_coordinates[name], (path / name / "0").read_bytes()
+        if zlib.crc32(content) != self.attributes["header"][name]:
+            raise ValueError(f"{name}/0 does not have its checksum")
+        return xr.Variable(array.dims, np.frombuffer(content, array.dtype).reshape(array.shape).copy())
+
+    def mark(self, number: int) -> str:
+        return f"{MARKS}/{number}.0"
+
+    def checksums(self, number: int, contents: list[bytes]) -> bytes:
+        """The CRC-32 of each file of a chunk, begun with the sweep and the number."""
+        begun = zlib.crc32(self.sweep + b" %d" % number)
+        return np.array([zlib.crc32(content, begun) for content in contents], "<u4").tobytes()
+
+    def fault(self, path: Path, number: int) -> str | None:
+        """Why a chunk is damaged: "" where it is not, None where it was never finished."""
+        try:
+            mark = (path / self.mark(number)).read_bytes()
+        except FileNotFoundError:
+            return None
+        if len(mark) != 4 * len(self.arrays):
+            return f"{self.mark(number)} has {len(mark)} bytes, not {4 * len(self.arrays)}"
+        contents = []
+        for array in self.arrays.values():
+            name = f"{array.name}/{array.key(number)}"
+            try:
+                contents.append((path / name).read_bytes())
+            except OSError as error:
+                return f"{name} cannot be read: {error.strerror}"
+            if len(contents[-1]) != array.bytes:
+                return f"{name} has {len(contents[-1])} bytes, not {array.bytes}"
+        same = np.frombuffer(self.checksums(number, contents), "<u4") == np.frombuffer(mark, "<u4")
+        wrong = [f"{a.name}/{a.key(number)}" for a, fits in zip(self.arrays.values(), same, strict=True) if not fits]
+        return f"{', '.join(wrong)} without the right checksum" if wrong else ""
+
+
+class Pieces(BackendArray):
+    """A variable of a store, whose values are read when they are used, chunk by chunk."""
+
+    def __init__(self, path: Path, array: Array, finished: frozenset[int]):
+        self.path, self.array, self.finished = path, array, finished
+        self.shape = array.shape
+        self.texts = np.array([NOT_RUN, *array.labels])
+        self.dtype = self.texts.dtype if array.labels else array.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        """The entries at an outer product of indices, one number, slice or array for each dimension."""
+        array = self.array
+        at = [np.atleast_1d(np.arange(n)[part]) for n, part in zip(array.shape, key, strict=True)]
+        found = np.full([len(part) for part in at], array.empty, array.dtype)
+        touched = [np.unique(part // size) for part, size in zip(at, array.chunks, strict=True)]
+        for corner in itertools.product(*touched):
+            number = int(np.ravel_multi_index(corner, array.pieces)) if corner else 0
+            if number not in self.finished:
+                continue
+            name = f"{array.name}/{array.key(number)}"
+            values = np.fromfile(self.path / name, array.dtype)
+            if values.nbytes != array.bytes:
+                raise ValueError(f"{self.path}: {name} of chunk {number} was damaged since the store was opened")
+            here = [np.flatnonzero(part // size == i) for part, size, i in zip(at, array.chunks, corner, strict=True)]
+            inside = [part[i] % size for part, i, size in zip(at, here, array.chunks, strict=True)]
+            found[np.ix_(*here)] = values.reshape(array.chunks)[np.ix_(*inside)]
+        kept = [n for n, part in zip(found.shape, key, strict=True) if isinstance(part, slice) or np.ndim(part)]
+        found = found.reshape(kept)
+        return self.texts[found] if array.labels else found
+
+
+def _header(sweep: Sweep) -> dict[str, bytes]:
+    """The files of a store that are there before its chunks: name -> content."""
+    grid, labels = Grid.of(sweep), labels_of(sweep.model)
+    coords = {name: (dim, _plain(values)) for name, (dim, values) in coordinates(sweep).items()}
+    sizes = {dim: len(values) for dim, values in coords.values()}
+    group: dict[str, Any] = {**attributes(sweep), "coordinates": " ".join(coords)}
+    group["header"] = {name: zlib.crc32(values.tobytes()) for name, (_, values) in coords.items()}
+    found: dict[str, Any] = {".zgroup": {"zarr_format": 2}, ".zattrs": group}
+
+    def put(name: str, dims: tuple[str, ...], chunks: tuple[int, ...], dtype: str, fill: Any, **others: Any) -> None:
+        shape = [sizes[dim] for dim in dims]
+        array = {"shape": shape, "chunks": list(chunks), "dtype": dtype, "fill_value": fill, "filters": None, **others}
+        found[f"{name}/.zarray"] = {"zarr_format": 2, "order": "C", "compressor": None, **array}
+        found[f"{name}/.zattrs"] = {"_ARRAY_DIMENSIONS": list(dims)}
+
+    for name, (dim, values) in coords.items():
+        put(name, (dim,), values.shape, values.dtype.str, None)
+    for name, (dims, kind) in variables(sweep).items():
+        whole, chunks = (*grid.dims, *dims), (*grid.box, *(sizes[dim] for dim in dims))
+        if name in labels:
+            text = np.array(labels[name]).dtype.str
+            filters = [{"id": "categorize", "labels": labels[name], "dtype": text, "astype": "|u1"}]
+            put(name, whole, chunks, text, None, filters=filters)
+        else:
+            put(name, whole, chunks, np.dtype(kind).newbyteorder("<").str, "NaN" if kind == "f8" else None)
+    found["progress/.zgroup"] = {"zarr_format": 2}
+    sizes |= {"chunk": len(grid.chunks()), "variable": len(variables(sweep))}
+    put(MARKS, ("chunk", "variable"), (1, sizes["variable"]), "<u4", 0)
+    written = {name: json.dumps(value, indent=1).encode() for name, value in found.items()}
+    written[".zmetadata"] = json.dumps({"zarr_consolidated_format": 1, "metadata": found}).encode()
+    return written | {f"{name}/0": values.tobytes() for name, (_, values) in coords.items()}
+
+
+def _plain(values: np.ndarray) -> np.ndarray:
+    """In the byte order of the files."""
+    return np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<")))
