@@ -206,7 +206,7 @@ class _Run:
         return total | {f"loss_{m}" for m in self.problem.model.mechanisms}
 
     def known(self, stop_below: float | None) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray]:
-        """What is known of each mechanism (`measures.BEGIN`), below which loss it is learned, when each record ended."""
+        """What is known of each mechanism (`measures.BEGIN`), the loss below which it is learned, and when it ended."""
         assert self.start is not None
         learned = inside(self.problem, self.start)
         stopped = np.full(len(next(iter(learned.values()))), measures.NEVER)

@@ -18,6 +18,7 @@ repeated, shorter.
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 from collections.abc import Callable
@@ -236,7 +237,7 @@ def _solved(rows: list[list[Any]], right: list[Any]) -> list[Any]:
 def _reader() -> Callable[..., None]:
     import numba  # takes half a second
 
-    return numba.njit(cache=True, nogil=True, error_model="numpy")(_read)
+    return numba.njit(cache=True, nogil=True, error_model="numpy")(inspect.unwrap(_read))  # without checks of types
 
 
 def _read(track, when, at, t0, first, t, y, bend, made):
