@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from functools import cache
@@ -11,6 +12,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import xarray as xr
+
+from toymodel.checks import PathLike, checked, shown
 
 FORMAT = 1
 
@@ -47,17 +50,21 @@ def commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
-def save(runs: xr.Dataset, path: str | os.PathLike[str]) -> Path:
+@checked
+def save(runs: xr.Dataset, path: PathLike) -> Path:
     """Writes a record or a start to a NetCDF file (`.nc`), under a temporary name first: it is there whole or not at
     all.
 
-    Raises ValueError for another ending, OSError where it cannot be written.
+    Raises ValueError for another ending and for what a NetCDF file cannot hold, OSError where it cannot be written.
     """
     path = _netcdf(path)
+    check_attributes(runs)
     whole = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         runs.assign_attrs(toymodel_format=FORMAT).to_netcdf(whole, engine="h5netcdf", invalid_netcdf=False)
         os.replace(whole, path)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(f"runs cannot be written to a NetCDF file: {error}") from None
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
         raise OSError(f"cannot write {path}: {reason}") from error
@@ -66,10 +73,39 @@ def save(runs: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def load(path: str | os.PathLike[str]) -> xr.Dataset:
+def check_attributes(runs: xr.Dataset) -> None:
+    """Raises ValueError for an attribute that would not come back from a file as it went in."""
+    if not runs.variables:
+        raise ValueError("runs has no variables; there is nothing to save")
+    of_variables = ((f"runs[{name!r}]", variable.attrs) for name, variable in runs.variables.items())
+    for where, attributes in (("runs", runs.attrs), *of_variables):
+        for name, value in attributes.items():
+            if not (isinstance(name, str) and name and _is_kept(value)):
+                raise ValueError(
+                    f"{where}: the attribute {name!r} must be text, a number or a list of them, got {shown(value)}; "
+                    "write others as text, such as json.dumps(...)"
+                )
+
+
+def _is_kept(value: object) -> bool:
+    """Text, a number of 64 bits, or a list of one of these."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        return False
+    if isinstance(value, str):
+        return "\0" not in value
+    if isinstance(value, (list, tuple)) and array.dtype.kind == "U":
+        return array.ndim == 1 and all(isinstance(part, str) and "\0" not in part for part in value)
+    return array.dtype.kind in "iuf" and array.ndim <= 1
+
+
+@checked
+def load(path: PathLike) -> xr.Dataset:
     """Reads what `save` wrote.
 
-    Raises FileNotFoundError, and ValueError for a file that is truncated, is no record, or has another format version.
+    Raises FileNotFoundError, and ValueError, naming the file, for one that is truncated, is no record, has another
+    format version or holds nothing.
     """
     path = _netcdf(path)
     if not path.exists():
@@ -82,12 +118,23 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     found = runs.attrs.get("toymodel_format")
     if found is None:
         raise ValueError(f"{path} is not a record of toymodel (it has no toymodel_format)")
-    if found != FORMAT:
+    if not np.array_equal(found, FORMAT):
         raise ValueError(f"{path} has format {found}, this version of toymodel reads format {FORMAT}")
+    if not runs.variables:
+        raise ValueError(f"{path} is damaged: it has no variables")
+    if "model" in runs.attrs and not _is_table(runs.attrs["model"]):
+        raise ValueError(f"{path} is damaged: its attribute 'model' is no table in JSON")
     return runs
 
 
-def _netcdf(path: str | os.PathLike[str]) -> Path:
+def _is_table(text: object) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def _netcdf(path: PathLike) -> Path:
     path = Path(path)
     if path.suffix != ".nc":
         raise ValueError(f"a record is saved as NetCDF, with a name that ends in .nc, got {path.name!r}")

@@ -10,7 +10,12 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from toymodel.checks import check_values
+
 LEARNED = 0.5
+VARIABLES = (  # what `measure` returns: names that nothing else in a record may have
+    *("emergence", "minimum", "minimum_time", "end", "lifetime", "lasts", "bump", "bump_time", "winner", "phase"),
+)
 
 
 def measure(runs: xr.Dataset) -> xr.Dataset:
@@ -35,9 +40,7 @@ def measure(runs: xr.Dataset) -> xr.Dataset:
     phase
         for a model with `icl` and `ciwl`, one label for each run: see `phase`
     """
-    mechanisms = [str(name).removeprefix("loss_") for name in runs.data_vars if str(name).startswith("loss_")]
-    if not mechanisms or "time" not in runs.dims:
-        raise ValueError("runs must be a record with loss_<mechanism> along time, as descend and flow return it")
+    mechanisms = mechanisms_of(runs)
     runs = runs.drop_vars("mechanism", errors="ignore")  # a label that a start made from other measures may carry
     index = xr.DataArray(mechanisms, dims="mechanism", name="mechanism")
     losses = xr.concat([runs[f"loss_{m}"] for m in mechanisms], index)
@@ -74,6 +77,31 @@ def measure(runs: xr.Dataset) -> xr.Dataset:
     return measures.transpose(..., "mechanism")
 
 
+def mechanisms_of(runs: xr.Dataset) -> list[str]:
+    """The mechanisms of a record; raises ValueError for what is none, and for one without numbers to measure."""
+    names = [str(name) for name in runs.data_vars] if isinstance(runs, xr.Dataset) else []
+    mechanisms = [name.removeprefix("loss_") for name in names if name.startswith("loss_")]
+    if not mechanisms or "time" not in runs.dims:
+        raise ValueError("runs must be a record with loss_<mechanism> along time, as descend and flow return it")
+    if empty := [str(d) for d, n in runs.sizes.items() if not n]:
+        raise ValueError(f"runs is empty: there is nothing along {empty[0]!r}")
+    for m in mechanisms:
+        if f"unlearned_{m}" not in names:
+            raise ValueError(f"runs has no unlearned_{m}, the loss of a mechanism that has learned nothing")
+        losses = runs[f"loss_{m}"]
+        if losses.dtype.kind not in "iuf" or "time" not in losses.dims:
+            raise ValueError(f"runs: loss_{m} must be numbers along time")
+        if without := int(losses.isnull().all("time").sum()):
+            raise ValueError(f"runs: loss_{m} is NaN at every time in {without} of {losses.isel(time=0).size} runs")
+    return mechanisms
+
+
+def check_along_time(name: str, values: xr.DataArray) -> None:
+    """Raises ValueError unless the values are labelled, along at least one time."""
+    if not isinstance(values, xr.DataArray) or "time" not in values.coords or not values.sizes.get("time"):
+        raise ValueError(f"{name} must be a DataArray along time with at least one time, such as runs.loss")
+
+
 def phase(measures: xr.Dataset) -> xr.DataArray:
     """The course of each run in two words, from its measures.
 
@@ -101,11 +129,14 @@ def winner(measures: xr.Dataset) -> xr.DataArray:
 
 def first_below(values: xr.DataArray, threshold: float) -> xr.DataArray:
     """The first recorded time at which the values are below the threshold; NaN for a run that never is."""
+    check_along_time("values", values)
+    check_values("threshold", threshold, -np.inf)
     return first_true(values < threshold)
 
 
 def first_true(condition: xr.DataArray) -> xr.DataArray:
     """The first recorded time at which the condition holds; NaN where it never does."""
+    check_along_time("condition", condition)
     return _at(condition["time"], condition.argmax("time")).where(condition.any("time"))
 
 
