@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from toymodel.checks import MOST_RUNS, check_values, mapping, shown
+from toymodel.checks import MOST_RUNS, check_values, dimensions, mapping, shown
 
 SHORT = 4000  # characters of a value that is written out in the attributes of a record
 
@@ -77,13 +77,9 @@ def as_labelled(name: str, value: Any) -> Any:
     """A sequence of values of `name` becomes a DataArray along a dimension of that name; numbers stay numbers."""
     if isinstance(value, xr.DataArray):
         return value
-    try:
-        dimensions = np.ndim(value)
-    except ValueError:  # lists of different lengths
-        dimensions = 2
-    if dimensions == 0:
+    if (count := dimensions(name, value)) == 0:
         return value
-    if dimensions > 1:
+    if count > 1:
         raise ValueError(f"{name} must be a number, a list of numbers or an xarray.DataArray, got {shown(value)}")
     check_values(name, value)
     return xr.DataArray(np.asarray(value, dtype=float), dims=name, coords={name: np.asarray(value, dtype=float)})

@@ -232,6 +232,7 @@ _WORDS: list[tuple[Any, str | Callable[[Any], str]]] = [
 def check_values(name: str, value: Any, least: float = 0.0) -> None:
     """Raises ValueError unless the value has at least one entry and every entry is a finite number >= least."""
     bound = "" if least == -np.inf else "> 0" if least == POSITIVE else f">= {least:g}"
+    dimensions(name, value)
     try:
         array = np.asarray(value)
     except ValueError:  # lists of different lengths
@@ -248,9 +249,21 @@ def check_values(name: str, value: Any, least: float = 0.0) -> None:
         raise ValueError(f"{name} must be {bound + ' and finite' if bound else 'finite'}, got {array[wrong].flat[0]}")
 
 
+def dimensions(name: str, value: Any) -> int:
+    """How many dimensions a value has as an array (2 for lists of different lengths), before an array is made of it."""
+    if hasattr(value, "ndim"):
+        return value.ndim
+    if isinstance(value, Sized) and len(value) > MOST_RUNS:
+        raise ValueError(f"{name} must have at most {MOST_RUNS:,} values, got {len(value):,}")
+    try:
+        return np.ndim(value)
+    except ValueError:
+        return 2
+
+
 def number(name: str, value: Any, least: float = 0.0) -> float:
     """The value as a float, if it is one finite number >= least."""
-    if isinstance(value, (list, tuple, dict, set)) or np.ndim(value):
+    if isinstance(value, (list, tuple, dict, set)) or dimensions(name, value):
         raise ValueError(f"{name} must be one number, got {shown(value)}")
     check_values(name, value, least)
     return float(value)

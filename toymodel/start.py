@@ -23,6 +23,7 @@ from toymodel.checks import (
     check_memory,
     check_values,
     checked,
+    dimensions,
     mapping,
     number,
     seeds_in,
@@ -50,13 +51,14 @@ def from_vectors(model: Model, vectors: xr.Dataset, heads: Mapping[str, Any] | N
         value, target = vectors[x].astype(float), vectors[f"{x}_target"].astype(float)
         entry = f"{x}_entry"
         norm = (target**2).sum(entry) ** 0.5
+        check_values(f"vectors: the target_norm of {x!r}", norm, POSITIVE)  # squares may overflow, or be 0
         along = target / norm
         overlap = (value * along).sum(entry)
         across = value - overlap * along
         residual = (across**2).sum(entry) ** 0.5
         part = {"overlap": overlap, "residual": residual, "target_norm": norm}
-        for name, least in (("overlap", -np.inf), ("residual", 0.0), ("target_norm", POSITIVE)):
-            check_values(f"vectors: the {name} of {x!r}", part[name], least)  # squares may overflow, or be 0
+        for name in ("overlap", "residual"):
+            check_values(f"vectors: the {name} of {x!r}", part[name], -np.inf)
         if heads:
             head = {entry: slice(0, heads.get(x, 0))}
             unit = across / residual.where(residual > 0, 1)
@@ -142,7 +144,7 @@ def aligned_start(model: Model, overlap: Any = 0.1, residual: Any = 0.0, target_
     }
     for name, values in given.items():
         for x, value in values.items():
-            if np.ndim(value) and not isinstance(value, xr.DataArray):
+            if dimensions(f"{name}[{x!r}]", value) and not isinstance(value, xr.DataArray):
                 raise ValueError(f"{name}[{x!r}] must be a number or an xarray.DataArray, got {shown(value)}")
             check_values(name, value, {"overlap": -np.inf, "residual": 0.0}.get(name, POSITIVE))
     index = xr.DataArray(list(model.vectors), dims="vector", name="vector")
@@ -168,7 +170,7 @@ def state_at(runs: xr.Dataset, time: Any, dim: str = "taken") -> xr.Dataset:
     if not runs.sizes.get("time") or not needed <= set(runs) or not {"vector", "time"} <= set(runs.coords):
         raise ValueError("runs must be a record with overlap and residual along time, as descend returns it")
     check_values("time", time)
-    if np.ndim(time) > 1 and not isinstance(time, xr.DataArray):
+    if dimensions("time", time) > 1 and not isinstance(time, xr.DataArray):
         raise ValueError(f"time must be a number, a list of numbers or an xarray.DataArray, got {shown(time)}")
     if dim in RECORD - {"taken", "seed", "run", "sample"}:
         raise ValueError(f"dim must not be {dim!r}, which is a name of records; use another one")
@@ -256,7 +258,7 @@ def _paper_draw(model: Model, seed: int) -> dict[str, np.ndarray]:
 
 def _stacked(model: Model, seeds: Seeds, draw: Any, made: str) -> xr.Dataset:
     """One draw for each seed, stacked along `seed`; a single seed makes no dimension."""
-    single = not isinstance(seeds, Iterable) or (not isinstance(seeds, str) and np.ndim(seeds) == 0)  # type: ignore[arg-type]
+    single = not isinstance(seeds, Iterable) or getattr(seeds, "ndim", 1) == 0
     numbers = seeds_in([seeds] if single else seeds)  # type: ignore[arg-type]
     if not numbers:
         raise ValueError("seeds is empty; give at least one, such as range(12)")
