@@ -272,7 +272,7 @@ STARTS = {
     "state at nan": (lambda: tm.state_at(kept(), NAN), "time must be"),
     "state at lists": (lambda: tm.state_at(kept(), [[0.0], [1.0]]), "time must be a number, a list"),
     "state beyond": (lambda: tm.state_at(kept(), 99.0), "time=99 is not recorded"),
-    "state along time": (lambda: tm.state_at(kept(), [0.0, 1.0], dim="time"), "dim must not be 'time'"),
+    "state along time": (lambda: tm.state_at(kept(), [0.0, 1.0], dim="time"), "dim 'time' belongs to the record"),
     "state of a damaged model": (
         lambda: tm.state_at(kept().assign_attrs(model="{"), 0),
         "a model must be text in JSON",
