@@ -121,11 +121,11 @@ def follow(n, loss, inside, emergence, lowest, lowest_at, end, bump, bump_at, la
     learned = loss < inside
     lower = loss < lowest
     rise = loss - lowest
-    emergence = n if learned & (emergence >= NEVER) else emergence  # noqa: F821
-    waits = emergence >= NEVER  # noqa: F821
-    gone = said & (not learned) & (not waits) & (end >= NEVER)  # noqa: F821
+    emergence = n if learned & (emergence >= NEVER) else emergence
+    waits = emergence >= NEVER
+    gone = said & (not learned) & (not waits) & (end >= NEVER)
     higher = waits & (rise > bump)
-    end = NEVER if lower else (n if gone else end)  # noqa: F821
+    end = NEVER if lower else (n if gone else end)
     lowest_at = n if lower else lowest_at
     lowest = loss if lower else lowest
     bump = rise if higher else bump
