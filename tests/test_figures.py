@@ -115,6 +115,7 @@ def test_nothing_is_stale_when_drawn(project):
         ("toymodel/toymodel.mplstyle", {"one", "other"}),
         ("toymodel/plotting.py", {"one", "other"}),
         ("toymodel/reduction.py", set()),
+        ("toymodel/files.py", set()),
     ],
 )
 def test_an_edit_redraws_exactly_what_it_made_stale(project, edited, source, redrawn):
