@@ -14,6 +14,8 @@ from .simulation.interventions import Block as Block
 from .simulation.interventions import Change as Change
 from .simulation.interventions import Clamp as Clamp
 from .simulation.interventions import Freeze as Freeze
+from .simulation.observe import Measures as Measures
+from .simulation.observe import Record as Record
 from .simulation.observe import model_of as model_of
 from .simulation.tensors import descend_vectors as descend_vectors
 from .start import aligned_start as aligned_start

@@ -1,77 +1,142 @@
-"""Measures of recorded runs: when a strategy emerges, how long it lasts, which one wins.
+"""Measures of runs: when a strategy emerges, how long it lasts, which one wins.
 
-Everything follows from the recorded losses alone. A mechanism m *is learned* at a time when its loss is below half of
-`unlearned_<m>`, the loss of a mechanism that has learned nothing. All times are recorded times; what does not happen is
-NaN. Nothing is interpolated, so a measure is as fine as the record.
+Everything follows from the losses alone. A mechanism m *is learned* at a time when its loss is below half of
+`unlearned_<m>`, the loss of a mechanism that has learned nothing. What does not happen is NaN. Nothing is interpolated,
+so a measure is as fine as the times at which the losses are looked at.
+
+A measure is written once, in its running form: `follow` takes what is known of a mechanism (`BEGIN` before the first
+time) one time further, and `finished` says what the measures are. Descent runs it at every step, without a record; on a
+record or a flow it is run over the recorded times. To add a measure, add what it must know to `BEGIN` and `follow`, and
+the measure to `finished` and `OF_MECHANISM`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
-LEARNED = 0.5
+LEARNED = 0.5  # of the unlearned loss
+NEVER = 1e300  # a time that has not come; finite, so that comparisons are all there is to do with it
+BEGIN = {
+    "emergence": NEVER,
+    "lowest": NEVER,
+    "lowest_at": NEVER,
+    "end": NEVER,
+    "bump": 0.0,
+    "bump_at": NEVER,
+    "last": NEVER,
+}
+OF_MECHANISM = ("emergence", "minimum", "minimum_time", "end", "lifetime", "lasts", "bump", "bump_time", "final")
+PHASES = ("plateau", "transient ICL", "persistent ICL", "both", "CIWL only")
+DIVERGED = "diverged"
+
+
+def follow(n, loss, inside, emergence, lowest, lowest_at, end, bump, bump_at, last):
+    """What is known of a mechanism after the time n, from what was known before; a loss of NaN changes nothing.
+
+    inside: the loss below which it is learned. The other arguments are named as in `BEGIN`. Numbers only, no branch: the
+    kernels of descent inline these lines.
+    """
+    early = emergence >= NEVER
+    lower = loss < lowest
+    rise = loss - lowest
+    emergence = n if (loss < inside) & early else emergence
+    gone = (loss >= inside) & (emergence < NEVER) & (end >= NEVER)
+    higher = (emergence >= NEVER) & (rise > bump)
+    end = NEVER if lower else (n if gone else end)
+    lowest_at = n if lower else lowest_at
+    lowest = loss if lower else lowest
+    bump = rise if higher else bump
+    bump_at = n if higher else bump_at
+    last = loss if loss == loss else last
+    return emergence, lowest, lowest_at, end, bump, bump_at, last
+
+
+def finished(known: Mapping[str, np.ndarray], inside: Any, last_time: Any) -> dict[str, np.ndarray]:
+    """The measures of a mechanism from what is known of it at the end, in the units of the times it was followed at.
+
+    emergence                first time at which the mechanism is learned
+    minimum, minimum_time    its lowest loss, and the first time at which that is reached
+    end                      first time after the minimum at which it is no longer learned
+    lifetime                 end - emergence; up to the last time where it is still learned then (see `lasts`)
+    lasts                    whether it is learned at the last time
+    bump, bump_time          before it is first learned, the largest rise of its loss above the lowest value it had so
+                             far, max over t of L(t) - min over s <= t of L(s), and that t; 0 and NaN if the loss only
+                             falls. Where ICL emerges and CIWL takes over this is the bump of CIWL; where ICL persists,
+                             the loss of CIWL goes on rising long after
+    final                    its loss at the last time
+    """
+    happens = known["emergence"] < NEVER
+    lasts = known["last"] < inside
+    emergence, end = _time(known["emergence"]), np.where(happens, _time(known["end"]), np.nan)
+    return {
+        "emergence": emergence,
+        "minimum": known["lowest"],
+        "minimum_time": _time(known["lowest_at"]),
+        "end": end,
+        "lifetime": np.where(happens, np.where(lasts, last_time, end) - emergence, np.nan),
+        "lasts": lasts,
+        "bump": known["bump"],
+        "bump_time": np.where(known["bump"] > 0, _time(known["bump_at"]), np.nan),
+        "final": known["last"],
+    }
+
+
+def _time(of: np.ndarray) -> np.ndarray:
+    return np.where(of < NEVER, of, np.nan)
+
+
+def followed(times: np.ndarray, losses: np.ndarray, inside: np.ndarray) -> dict[str, np.ndarray]:
+    """What is known of a mechanism of every run after all times; losses have the shape (time, run)."""
+    from toymodel.compiled import follow_all  # numba takes half a second to import
+
+    known = np.empty((len(BEGIN), losses.shape[1]))
+    known[:] = np.array(list(BEGIN.values()))[:, None]
+    arrays = (np.ascontiguousarray(values, float) for values in (times, losses, inside))
+    follow_all()(*arrays, known)
+    return dict(zip(BEGIN, known, strict=True))
 
 
 def measure(runs: xr.Dataset) -> xr.Dataset:
-    """The measures of each run, along `mechanism` and the dimensions of the batch.
+    """The measures of each run of a record, along `mechanism` and the dimensions of the batch.
 
-    emergence
-        first time at which the mechanism is learned
-    minimum, minimum_time
-        lowest loss of the mechanism, and the first time at which it is reached
-    end
-        first time after the minimum at which it is no longer learned
-    lifetime
-        end - emergence; up to the end of the record where it is still learned then (see `lasts`)
-    lasts
-        whether the mechanism is learned at the end of the record
-    bump, bump_time
-        before the mechanism is first learned, the largest rise of its loss above the lowest value it had so far,
-        max over t of L(t) - min over s <= t of L(s), and that t; 0 and NaN if the loss only falls. Where ICL emerges
-        and CIWL takes over this is the bump of CIWL; where ICL persists, the loss of CIWL goes on rising long after
-    winner
-        what is learned at the end of the record, one label for each run: a mechanism, "none", or several joined by "+"
-    phase
-        for a model with `icl` and `ciwl`, one label for each run: see `phase`
+    They are those of `finished`, in units of time, and
+
+    winner    what is learned at the end of the record, one label for each run: a mechanism, "none", or several joined
+              by "+"
+    phase     for a model with `icl` and `ciwl`, one label for each run: see `phase`
+
+    Raises ValueError for what is no record.
     """
     mechanisms = [str(name).removeprefix("loss_") for name in runs.data_vars if str(name).startswith("loss_")]
     if not mechanisms or "time" not in runs.dims:
         raise ValueError("runs must be a record with loss_<mechanism> along time, as descend and flow return it")
-    runs = runs.drop_vars("mechanism", errors="ignore")  # a label that a start made from other measures may carry
-    index = xr.DataArray(mechanisms, dims="mechanism", name="mechanism")
-    losses = xr.concat([runs[f"loss_{m}"] for m in mechanisms], index)
-    learned = losses < LEARNED * xr.concat([runs[f"unlearned_{m}"] for m in mechanisms], index)
-    times = runs["time"]
-    lowest = losses.argmin("time")
-    emergence = first_true(learned)
-    happens = emergence.notnull()
-    minimum_time = _at(times, lowest)
-    end = first_true(~learned & (times > minimum_time)).where(happens)
-    lasts = learned.isel(time=-1, drop=True)
-    lifetime = (end.where(~lasts, float(times[-1])) - emergence).where(happens)
-    axis = losses.get_axis_num("time")
-    rise = losses - losses.copy(data=np.minimum.accumulate(losses.values, axis))
-    rise = rise.where(~losses.copy(data=np.logical_or.accumulate(learned.values, axis)), 0.0)
-    highest = rise.argmax("time")
-    bump = rise.max("time")
-    measures = xr.Dataset(
-        {
-            "emergence": emergence,
-            "minimum": losses.min("time"),
-            "minimum_time": minimum_time,
-            "end": end,
-            "lifetime": lifetime,
-            "lasts": lasts,
-            "bump": bump,
-            "bump_time": _at(times, highest).where(bump > 0),
-        }
-    )
+    dims = [d for d in runs[f"loss_{mechanisms[0]}"].dims if d != "time"]
+    sizes = [runs.sizes[d] for d in dims]
+    times = runs["time"].values.astype(float)
+    found = {}
+    for m in mechanisms:
+        losses = runs[f"loss_{m}"].transpose("time", *dims).values.reshape(len(times), -1)
+        unlearned = runs[f"unlearned_{m}"].broadcast_like(runs[f"loss_{m}"].isel(time=0, drop=True))
+        inside = LEARNED * unlearned.transpose(*dims).values.reshape(-1)
+        found[m] = finished(followed(times, losses, inside), inside, times[-1])
+    names = {name: np.stack([found[m][name].reshape(sizes) for m in mechanisms], -1) for name in OF_MECHANISM}
+    coords = {name: c for name, c in runs.coords.items() if set(c.dims) <= set(dims) and name != "mechanism"}
+    measures = xr.Dataset({name: ((*dims, "mechanism"), value) for name, value in names.items()}, coords)
+    attrs = {k: v for k, v in runs.attrs.items() if k.startswith(("model", "toymodel"))}
+    return labelled(measures.assign_coords(mechanism=mechanisms)).assign_attrs(attrs)
+
+
+def labelled(measures: xr.Dataset) -> xr.Dataset:
+    """The measures with the labels that follow from them."""
     measures["winner"] = winner(measures)
-    if {"icl", "ciwl"} <= set(mechanisms):
+    if {"icl", "ciwl"} <= set(measures["mechanism"].values.tolist()):
         measures["phase"] = phase(measures)
-    measures.attrs = {k: v for k, v in runs.attrs.items() if k.startswith(("model", "toymodel"))}
-    return measures.transpose(..., "mechanism")
+    return measures
 
 
 def phase(measures: xr.Dataset) -> xr.DataArray:
@@ -99,6 +164,14 @@ def winner(measures: xr.Dataset) -> xr.DataArray:
     return lasts.isel(mechanism=0, drop=True).copy(data=np.array(labels).reshape(lasts.shape[:-1]))
 
 
+def labels_of(mechanisms: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """All labels that each variable of labels can have, for a sweep that stores them as numbers."""
+    names = list(mechanisms)
+    several = ["+".join(some) for n in range(1, len(names) + 1) for some in combinations(names, n)]
+    found = {"winner": ("none", *several, DIVERGED)}
+    return found | ({"phase": (*PHASES, DIVERGED)} if {"icl", "ciwl"} <= set(names) else {})
+
+
 def first_below(values: xr.DataArray, threshold: float) -> xr.DataArray:
     """The first recorded time at which the values are below the threshold; NaN for a run that never is."""
     return first_true(values < threshold)
@@ -106,8 +179,6 @@ def first_below(values: xr.DataArray, threshold: float) -> xr.DataArray:
 
 def first_true(condition: xr.DataArray) -> xr.DataArray:
     """The first recorded time at which the condition holds; NaN where it never does."""
-    return _at(condition["time"], condition.argmax("time")).where(condition.any("time"))
-
-
-def _at(times: xr.DataArray, index: xr.DataArray) -> xr.DataArray:
-    return times.drop_vars("step", errors="ignore")[index].drop_vars("time", errors="ignore")
+    at = condition.argmax("time")
+    times = condition["time"].drop_vars("step", errors="ignore")[at].drop_vars("time", errors="ignore")
+    return times.where(condition.any("time"))

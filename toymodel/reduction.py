@@ -60,8 +60,9 @@ def _nothing_clamped(plane: Plane) -> bool:
 
 def mechanism_loss(planes: list[Plane], weight: Any) -> Any:
     """w/2 [(T - U)^2 + Q - U^2], with Q - U^2 summed so that nothing cancels when the residuals are small."""
-    shared, rest = planes[0].overlap, planes[0].residual_square
-    for plane in planes[1:]:
+    *others, last = planes
+    shared, rest = last.overlap, last.residual_square
+    for plane in reversed(others):  # mechanisms differ in their first vectors, so that what they share comes first
         rest = rest * (plane.overlap**2 + plane.residual_square) + shared**2 * plane.residual_square
         shared = shared * plane.overlap
     return weight / 2 * ((math.prod(plane.target for plane in planes) - shared) ** 2 + rest)

@@ -1,40 +1,73 @@
-"""Gradient descent on the reduced loss: exact, and thousands of runs at a time.
+"""Gradient descent on the reduced loss: exact, and tens of thousands of runs a second.
 
     u <- u - lr dL/du,    v <- v - lr dL/dv        for every vector that is free to move
 
-is what gradient descent with the step size lr does to all entries of the vectors (`derivations/reduction.py`). Runs are
-laid out as a structure of arrays (one array of runs for each coordinate), stepped by one compiled loop, in blocks
-of runs that fit into the cache, one thread for each core.
+is what gradient descent with the step size lr does to all entries of the vectors (`derivations/reduction.py`). So do
+momentum and decoupled weight decay, with two velocities a vector; and with an independent normal error sigma xi of every
+entry of every gradient the same holds in law,
+
+    u <- u - lr (L_u + sigma xi_1),    v^2 <- (v - lr (L_v + sigma xi_2))^2 + (lr sigma)^2 chi^2_(n-2),
+
+for a vector of n entries: the residual is the radius of a walk in n - 1 dimensions, and the n - 2 that are across it
+push it out (`derivations/reduction_extended.py`).
+
+There is one loop (`toymodel.simulation.kernel`), run on blocks of runs, on all cores; what it leaves behind is up to the
+observer (`toymodel.simulation.observe`).
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float
-from tqdm import tqdm
 
-from toymodel.checks import POSITIVE, number, whole
-from toymodel.model import Form, Model
+from toymodel import measures
+from toymodel.checks import POSITIVE, check_values, number, whole
+from toymodel.model import Model
 from toymodel.progress import progress_bar
-from toymodel.simulation.interventions import Intervention
-from toymodel.simulation.observe import record
-from toymodel.simulation.problem import Problem, Stage, loss_and_slope, measured, problem_of_start
-from toymodel.simulation.state import Count, Number, PerRun, Reduced
+from toymodel.simulation.kernel import LANES, Loop
+from toymodel.simulation.observe import Measures, Record, inside, measured, record
+from toymodel.simulation.problem import Problem, problem_of_start
+from toymodel.simulation.state import Reduced
 
-RUNS_AT_ONCE = 1024  # coordinates, gradients and constants of so many runs stay in the second-level cache
-PIECE = 20_000_000  # run-steps between two looks at an interruption (less than a second)
-NARROW = 64  # a step of fewer runs takes as long as one of so many
+SPAN = 2048  # steps between two looks at which runs have ended
+TASK = 100_000_000  # run-steps of a call: less than half a second, so that an interruption is answered
+CHUNK = 64  # steps whose errors are drawn at once
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a step is made; see `descend`."""
+
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    noise: float = 0.0
+    noise_seed: int = 0
+    drift_only: bool = False
+
+    def __post_init__(self):
+        for name in ("momentum", "weight_decay", "noise"):
+            number(name, getattr(self, name))
+        whole("noise_seed", self.noise_seed, 0)
+        if self.momentum >= 1:
+            raise ValueError(f"momentum must be within 0..1, without 1, got {self.momentum}")
+        if self.noise and self.momentum:
+            raise ValueError("noise and momentum together do not close on the plane: set one of them to 0")
+
+    @property
+    def kind(self) -> str:
+        return "noise" if self.noise else "inertia" if self.momentum or self.weight_decay else "plain"
+
+    def check(self, state: Reduced) -> None:
+        """Raises ValueError where the rule does not close on the plane of a clamped head."""
+        if state.heads and self.kind != "plain":
+            raise ValueError("momentum, weight_decay and noise do not go with Clamp(entries=...): simulate all entries")
 
 
 def descend(
@@ -42,184 +75,293 @@ def descend(
     start: xr.Dataset,
     steps: int,
     *,
-    lr: float = 1.0,
+    lr: Any = 1.0,
     every: int = 1,
-    stop_below: float | None = None,
-    interventions: Sequence[Intervention] = (),
+    first_below: float | None = None,
+    observe: Record | Measures | None = None,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    noise: float = 0.0,
+    noise_seed: int = 0,
+    drift_only: bool = False,
+    interventions: Any = (),
     weights: dict[str, Any] | None = None,
     progress: bool | None = None,
     **parameters: Any,
 ) -> xr.Dataset:
     """Gradient descent from a start, in float64.
 
-    steps, lr: number of steps and step size; time = steps x lr. every: record each so many steps (and the last one).
-    stop_below: also find, at every step, the first time at which the loss is below this (variable `stopped`, NaN where
-    it never is); a batch goes on for all of its runs. interventions: what is done to the runs, and when; their times
-    must be multiples of lr. weights: term -> w where it differs from the model's. parameters: other values than the
-    model's. Parameters and weights may be numbers, lists (a new dimension of the parameter's name) or DataArrays.
+    Arguments:
+        model, start: the loss, and where runs begin (`tm.paper_start` and others).
+        steps, lr: number of steps and step size; time = steps x lr.
+        every: record each so many steps, and the last one.
+        first_below: also find, at every step, the first time at which the loss is below this (variable `stopped`, NaN
+            where it never is); all runs go on.
+        observe: `Measures()` in place of a record: every run's measures, looked at in each step, and nothing else. Then
+            lr may have dimensions of its own.
+        momentum: within 0..1, without 1, from rest.
+        weight_decay: every vector is multiplied by 1 - lr weight_decay at each step.
+        noise: standard deviation of the normal error of each entry of each gradient. The runs are draws from the same
+            law as those of `tm.descend_vectors(noise=...)`, with the numbers of entries in `model.dims`; noise_seed: of
+            them, for each place in the batch; drift_only: keep of it what it adds to each v^2 in the mean,
+            (n - 1)(lr noise)^2 a step.
+        interventions: what is done to the runs, and when, as objects or text; times are multiples of lr.
+        weights: term -> w where it differs from the model's.
+        parameters: other values than the model's. Parameters and weights may be numbers, lists (a new dimension of the
+            parameter's name) or DataArrays.
 
-    Returns a record (`toymodel.simulation.observe`). Raises ValueError for an argument out of range,
-    FloatingPointError where the loss of a run diverges (a smaller lr helps).
+    Returns:
+        A record, or measures, along the dimensions of the batch (`toymodel.simulation.observe`).
+
+    Raises:
+        ValueError for an argument out of range. FloatingPointError where the loss of a recorded run diverges (a smaller
+        lr helps); measures of such a run are NaN.
+
+    Source: Singh et al. 2025, section 6; `derivations/reduction.py`, `derivations/reduction_extended.py`.
+
+    >>> import toymodel as tm
+    >>> model = tm.coopetition()
+    >>> runs = tm.descend(model, tm.paper_start(model, seeds=range(3)), 16_000)
+    >>> tm.first_below(runs.loss, 1e-6).values.tolist()
+    [8834.0, 14482.0, nan]
     """
-    steps, every, lr = whole("steps", steps), whole("every", every), number("lr", lr, POSITIVE)
-    if stop_below is not None:
-        stop_below = number("stop_below", stop_below, POSITIVE)
+    steps = whole("steps", steps)
+    seen = Record(every, first_below) if observe is None else observe
+    if not isinstance(seen, (Record, Measures)):
+        raise ValueError(f"observe must be Record(...) or Measures(...), got {seen!r}")
+    rule = Rule(momentum, weight_decay, noise, noise_seed, drift_only)
     problem = problem_of_start(model, start, interventions, weights, parameters)
-    problem.check_end(steps * lr, steps // every + 1)
-    with jax.enable_x64(True):
-        run = _run(problem, start, steps, lr, every, stop_below, progress)
-    attrs = {"integrator": "descent", "steps": steps, "lr": lr, "every": every, **start.attrs}
-    runs = record(problem, run.steps * lr, run.steps, run.losses, run.planes, attrs)
-    if stop_below is not None:
-        runs["stopped"] = problem.batch.labelled(run.stopped * lr)
-        runs["stopped"].attrs["threshold"] = stop_below
-    if not np.isfinite(runs["loss"].values[..., -1]).all():
-        raise FloatingPointError(
-            f"the loss of {int((~np.isfinite(runs['loss'][..., -1])).sum())} runs diverges at lr={lr}; use a smaller lr"
+    if isinstance(seen, Record) or np.ndim(lr) == 0:
+        lr = number("lr", lr, POSITIVE)
+    check_values("lr", lr, POSITIVE)
+    unit = float(np.max(lr))
+    problem.check_end(steps * unit, steps // seen.every + 1 if isinstance(seen, Record) else 0)
+    attrs: dict[str, Any] = {"integrator": "descent", "steps": steps, "lr": unit, **start.attrs}
+    attrs |= {name: value for name, value in vars(rule).items() if value}
+    run = _Run(problem, problem.batch.flat(lr), rule, seen)
+    with progress_bar(problem.batch.runs * steps, "descend", progress) as bar:
+        run.through(problem.reduced(start), problem.steps(steps, unit), bar)
+    return run.measures(steps, attrs) if isinstance(seen, Measures) else run.record(steps, unit, attrs)
+
+
+@dataclass
+class _Run:
+    """A descent on its way: what all runs carry, shape (run,) each."""
+
+    problem: Problem
+    lr: np.ndarray
+    rule: Rule
+    seen: Record | Measures
+    known: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    learned: dict[str, np.ndarray] = field(default_factory=dict)
+    velocity: dict[str, np.ndarray] = field(default_factory=dict)
+    stopped: np.ndarray = field(default_factory=lambda: np.empty(0))
+    out: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0)))
+    state: Reduced | None = None
+    target: dict[str, np.ndarray] = field(default_factory=dict)
+    planes: list[tuple[int, int, Reduced, str]] = field(default_factory=list)
+
+    @property
+    def threshold(self) -> float | None:
+        return self.seen.stop_below if isinstance(self.seen, Measures) else self.seen.first_below
+
+    @property
+    def limit(self) -> str:
+        return "" if self.threshold is None else "stop" if isinstance(self.seen, Measures) else "first"
+
+    def through(self, state: Reduced, stages: list[Any], bar: Any) -> None:
+        """All stages, one after the other."""
+        runs, last = self.problem.batch.runs, stages[-1][2]
+        self.stopped = np.full(runs, measures.NEVER)
+        self.target = state.target
+        if isinstance(self.seen, Measures):
+            self.learned = inside(self.problem, state)
+            self.known = {m: {q: np.full(runs, v) for q, v in measures.BEGIN.items()} for m in self.learned}
+        else:
+            quantities = 2 * len(state.u) + len(self.problem.model.terms) + 1
+            times = -(-last // self.seen.every) + 1
+            self.out = np.empty((quantities, times, runs))
+        for stage, begin, end in stages:
+            state = self.problem.begin(stage, state)
+            self.rule.check(state)
+            self.planes.append((begin, end, state, stage.form))
+            loop = Loop(stage.system(state), bool(self.known), bool(self.out.size), self.limit, self.rule.kind)
+            rows = self.rows(loop, self.problem.constants(stage, state), state)
+            rows = _Blocks(loop, rows, self).advance(begin, end, end == last, bar)
+            state = state.at(np.stack([rows[str(y)] for y in loop.system.coordinates]))
+            self.keep(loop, rows)
+        self.state = state
+
+    def rows(self, loop: Loop, constants: list[np.ndarray], state: Reduced) -> dict[str, np.ndarray]:
+        """What a loop carries of all runs, by the names of its rows."""
+        runs = self.problem.batch.runs
+        rows: dict[str, Any] = dict(zip(map(str, loop.system.coordinates), state.coordinates(), strict=True))
+        rows |= dict(zip(map(str, loop.system.constants), constants, strict=True))
+        rows |= {"lr": self.lr, "still": 0.0, "stopped": self.stopped, "threshold": self.threshold or 0.0}
+        rows |= {"keep": 1 - self.lr * self.rule.weight_decay, "momentum": self.rule.momentum}
+        for m, known in self.known.items():
+            rows |= {f"inside_{m}": self.learned[m], **{f"{q}_{m}": value for q, value in known.items()}}
+        rows |= {f"p_{y}": self.velocity.get(f"p_{y}", 0.0) for y in loop.system.coordinates}
+        return {name: np.broadcast_to(rows[name], runs).astype(float) for name in loop.rows}
+
+    def keep(self, loop: Loop, rows: dict[str, np.ndarray]) -> None:
+        """Takes back what a loop has carried; a vector that did not move is at rest."""
+        self.stopped = rows.get("stopped", self.stopped)
+        self.known = {m: {q: rows[f"{q}_{m}"] for q in known} for m, known in self.known.items()}
+        moving = {f"p_{y}" for y, slope in zip(loop.system.coordinates, loop.system.slope, strict=True) if slope != 0}
+        self.velocity = {name: row for name, row in rows.items() if name in moving}
+
+    def measures(self, steps: int, attrs: dict[str, Any]) -> xr.Dataset:
+        assert self.state is not None
+        finite = np.isfinite(self.state.coordinates().sum(0))
+        last = np.where(self.stopped < measures.NEVER, self.stopped, steps)
+        stopped = self.stopped if self.threshold is not None else None
+        return measured(self.problem, self.known, self.learned, last, self.lr, finite, stopped, attrs)
+
+    def record(self, steps: int, lr: float, attrs: dict[str, Any]) -> xr.Dataset:
+        model, every = self.problem.model, self.seen.every  # type: ignore[union-attr]
+        marks = np.append(np.arange(0, steps, every), steps)
+        if wrong := int((~np.isfinite(self.out[-1, -1])).sum()):
+            raise FloatingPointError(f"the loss of {wrong} runs diverges at lr={lr:g}; use a smaller lr")
+        count = len(model.vectors)
+        losses = {
+            f"loss_{t}" if t in model.mechanisms else t: self.out[2 * count + i] for i, t in enumerate(model.terms)
+        }
+        planes: dict[str, Any] = self._planes(marks, count)
+        planes["target_norm"] = np.stack([self.target[x] for x in model.vectors], -1)
+        runs = record(
+            self.problem, marks * lr, marks, {"loss": self.out[-1], **losses}, planes, {**attrs, "every": every}
         )
-    return runs
-
-
-@dataclass(frozen=True)
-class _Recorded:
-    steps: np.ndarray
-    losses: dict[str, np.ndarray]  # name -> (time, run)
-    planes: dict[str, np.ndarray]  # overlap, residual -> (time, run, vector), target_norm -> (run, vector)
-    stopped: np.ndarray  # (run,)
-
-
-def _run(
-    problem: Problem,
-    start: xr.Dataset,
-    steps: int,
-    lr: float,
-    every: int,
-    stop_below: float | None,
-    progress: bool | None,
-) -> _Recorded:
-    """All stages for all blocks of runs; an interruption ends all threads after the piece that they are in."""
-    stages = problem.steps(steps, lr)
-    runs, chunk = problem.batch.runs, _chunk(problem.batch.runs)
-    blocks = [slice(i, min(i + chunk, runs)) for i in range(0, runs, chunk)]
-    stop = threading.Event()
-    with progress_bar(runs * steps, "descend", progress) as bar:
-
-        def one(runs: slice) -> _Recorded:
-            with jax.enable_x64(True):
-                return _run_block(problem.block(runs), start, stages, lr, every, stop_below, bar, stop)
-
-        if len(blocks) == 1:
-            return one(blocks[0])
-        with ThreadPoolExecutor(min(len(blocks), os.cpu_count() or 1)) as pool:
-            waiting = [pool.submit(one, block) for block in blocks]
-            try:
-                done = [block.result() for block in waiting]
-            except BaseException:
-                stop.set()
-                pool.shutdown(cancel_futures=True)
-                raise
-    return _Recorded(
-        done[0].steps,
-        {name: np.concatenate([part.losses[name] for part in done], -1) for name in done[0].losses},
-        {name: np.concatenate([part.planes[name] for part in done], -2) for name in done[0].planes},
-        np.concatenate([part.stopped for part in done]),
-    )
-
-
-def _chunk(runs: int) -> int:
-    """Runs in a block: all cores busy, blocks of nearly equal size."""
-    cores = os.cpu_count() or 1
-    if runs <= 128 * cores:
+        if self.threshold is not None:
+            found = np.where(self.stopped < measures.NEVER, self.stopped * lr, np.nan)
+            runs["stopped"] = self.problem.batch.labelled(found)
+            runs["stopped"].attrs["threshold"] = self.threshold
         return runs
-    blocks = cores * -(-runs // (RUNS_AT_ONCE * cores))
-    return -(-runs // blocks)
+
+    def _planes(self, marks: np.ndarray, count: int) -> dict[str, np.ndarray]:
+        """overlap and residual, (time, run, vector), from the coordinates of each stage."""
+        overlap, residual = (
+            np.moveaxis(self.out[:count], 0, -1),
+            np.abs(np.moveaxis(self.out[count : 2 * count], 0, -1)),
+        )
+        for begin, end, state, _ in self.planes:
+            here = (marks >= begin) & ((marks < end) | (end == marks[-1]))
+            for x in state.heads:
+                i = self.problem.model.vectors.index(x)
+                u, v = self.out[i, here], self.out[count + i, here]
+                plane = state.plane(x)._replace(u=u, v=v)
+                overlap[here, :, i], residual[here, :, i] = plane.overlap, np.sqrt(plane.residual_square)
+        return {"overlap": overlap, "residual": residual}
 
 
-def _run_block(
-    problem: Problem,
-    start: xr.Dataset,
-    stages: list[tuple[Stage, int, int]],
-    lr: float,
-    every: int,
-    stop_below: float | None,
-    bar: tqdm,
-    stop: threading.Event,
-) -> _Recorded:
-    """All stages for one block of runs, in pieces that show how far it is and can be interrupted between."""
-    state, last = problem.reduced(start), stages[-1][2]
-    runs = len(problem.batch.flat(0))
-    weights = {t: problem.batch.thin(w) for t, w in problem.weights.items()}
-    stopped = jnp.full(runs, jnp.nan)
-    steps: list[np.ndarray] = []
-    seen: list[dict[str, np.ndarray]] = []
-    for stage, begin, end in stages:
-        state = problem.begin(stage, state)
-        parameters = {p: problem.batch.thin(value) for p, value in stage.parameters.items()}
-        span = min(end - begin, max(1, PIECE // max(runs, NARROW)))
-        size = -(-span // every)  # of the buffer: the most records in a piece
-        for at in range(begin, end, span):
-            after, before = min(at + span, end), state
-            marks = np.arange(at + -at % every, after, every)
-            lead, tail = (marks[0] - at, after - marks[-1]) if len(marks) else (after - at, 0)
-            loop = (at, int(lead), len(marks), every, int(tail))
-            state, stopped, buffer = _advance(
-                stage.form, stage.blocked, state, weights, parameters, lr, stop_below, stopped, *loop, size=size
-            )
-            jax.block_until_ready(state)
-            if len(marks):
-                steps.append(marks)
-                seen.append(measured(problem.model.form, stage.form, before, buffer, weights, parameters, len(marks)))
-            bar.update((after - at) * runs)
-            if stop.is_set():
-                raise KeyboardInterrupt
-        if end == last:
-            buffer = state.coordinates()[None]
-            steps.append(np.array([end]))
-            seen.append(measured(problem.model.form, stage.form, state, buffer, weights, parameters, 1))
-    record = {name: np.concatenate([part[name] for part in seen]) for name in seen[0]}
-    stopped = np.asarray(stopped)
-    if stop_below is not None:
-        stopped = np.where(np.isnan(stopped) & (record["loss"][-1] < stop_below), last, stopped)
-    planes = {name: record.pop(name) for name in ("overlap", "residual")}
-    planes["target_norm"] = np.stack([state.target[x] for x in problem.model.vectors], -1)
-    return _Recorded(np.concatenate(steps), record, planes, stopped)
+class _Blocks:
+    """The runs of a stage as blocks of lanes, which threads advance; runs that have ended are taken out.
 
+    No measure but `last` changes where a loss repeats its value. So a run has its final measures once its record has
+    ended, or once a step changes no bit of it (a fixed point of the arithmetic).
+    """
 
-@partial(jax.jit, static_argnames=("form", "blocked", "threshold", "size"))
-def _advance(
-    form: Form,
-    blocked: frozenset[tuple[str, str]],
-    state: Reduced,
-    weights: dict[str, Any],
-    parameters: dict[str, Any],
-    lr: Number,
-    threshold: float | None,
-    stopped: PerRun,
-    at: Count,
-    lead: Count,
-    count: Count,
-    every: Count,
-    tail: Count,
-    size: int,
-) -> tuple[Reduced, PerRun, Float[Array, "record coordinate run"]]:
-    """`lead` steps, then `count` times: record and make `every` steps (`tail` after the last record)."""
+    def __init__(self, loop: Loop, rows: dict[str, np.ndarray], run: _Run):
+        self.loop, self.run, self.runs = loop, run, len(run.lr)
+        self.found = np.stack(list(rows.values()))
+        self.where = np.arange(self.runs)
+        self.kernel = loop.kernel()
 
-    def step(n, carry):
-        state, stopped = carry
-        loss, slope_u, slope_v = loss_and_slope(form, blocked, state, weights, parameters)
-        if threshold is not None:
-            stopped = jnp.where(jnp.isnan(stopped) & (loss < threshold), n, stopped)
-        u = state.u | {x: state.u[x] - lr * slope for x, slope in slope_u.items()}
-        v = state.v | {x: state.v[x] - lr * slope for x, slope in slope_v.items()}
-        return replace(state, u=u, v=v), stopped
+    def advance(self, begin: int, end: int, last: bool, bar: Any) -> dict[str, np.ndarray]:
+        """The steps `begin` to `end` of all runs, and a look at the state after them where it is the last."""
+        blocks = self.cut(self.found)
+        ends = last and self.loop.followed and not self.loop.recorded and self.loop.rule == "plain"
+        stop = threading.Event()
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            for at, until in self.spans(begin, end, len(blocks)):
+                final = last and until == end
+                tasks = [
+                    pool.submit(self.task, part, first, at, until, final, stop) for part, first in self.parts(blocks)
+                ]
+                try:
+                    for task in tasks:
+                        task.result()
+                except BaseException:
+                    stop.set()
+                    pool.shutdown(cancel_futures=True)
+                    raise
+                bar.update((until - at) * self.runs)
+                if ends and not final:
+                    blocks = self.without_ended(blocks)
+                    if not len(self.where):
+                        break
+        self.put(blocks)
+        return dict(zip(self.loop.rows, self.found, strict=True))
 
-    def recorded(i, carry):
-        state, stopped, at, buffer = carry
-        buffer = buffer.at[i].set(state.coordinates())
-        n = jnp.where(i + 1 < count, every, tail)
-        return *jax.lax.fori_loop(at, at + n, step, (state, stopped)), at + n, buffer
+    def spans(self, begin: int, end: int, blocks: int) -> Iterator[tuple[int, int]]:
+        """Stretches of steps between which an interruption is answered and runs are taken out."""
+        most = max(1, TASK // (blocks * LANES))
+        size = min(SPAN, most) if self.loop.followed else most
+        if self.loop.rule == "noise":
+            size = CHUNK - begin % CHUNK
+        while begin < end:
+            until = min(begin + size, end)
+            yield begin, until
+            begin = until
+            if self.loop.rule == "noise":
+                size = CHUNK
 
-    state, stopped = jax.lax.fori_loop(at, at + lead, step, (state, stopped))
-    buffer = jnp.zeros((size, *state.coordinates().shape))
-    state, stopped, _, buffer = jax.lax.fori_loop(0, count, recorded, (state, stopped, at + lead, buffer))
-    return state, stopped, buffer
+    def parts(self, blocks: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+        """Nearly equal parts of the blocks, a few for each core, and the number of their first block."""
+        count = min(len(blocks), 4 * (os.cpu_count() or 1))
+        cuts = np.linspace(0, len(blocks), count + 1).astype(int)
+        for first, after in zip(cuts, cuts[1:], strict=False):
+            yield blocks[first:after], int(first)
+
+    def task(self, part: np.ndarray, first: int, at: int, until: int, final: bool, stop: threading.Event) -> None:
+        if stop.is_set():
+            return
+        errors = self.errors(len(part), first, at, until)
+        every = self.run.seen.every if isinstance(self.run.seen, Record) else 0
+        self.kernel(part, errors, self.run.out, first * LANES, at, until, every, final)
+
+    def errors(self, blocks: int, first: int, at: int, until: int) -> np.ndarray:
+        """The errors of noise, (step, error, block, lane), the same wherever a chunk of steps is cut."""
+        rule, dims = self.run.rule, self.run.problem.model.dims
+        if self.loop.rule != "noise":
+            return np.zeros((1, 0, 1, 1))
+        found = np.zeros((until - at, self.loop.errors, blocks, LANES))
+        for b in range(blocks):
+            draws = np.random.Generator(np.random.Philox(key=[rule.noise_seed, (first + b) << 32 | at // CHUNK]))
+            lr = self.run.lr[np.minimum(np.arange(LANES) + (first + b) * LANES, self.runs - 1)]
+            scale = lr * rule.noise
+            for i, n in enumerate(dims.values()):
+                normal = draws.standard_normal((2, CHUNK, LANES))
+                across = draws.chisquare(n - 2, (CHUNK, LANES)) if n > 2 else np.zeros((CHUNK, LANES))
+                here = slice(at % CHUNK, at % CHUNK + until - at)
+                if rule.drift_only:
+                    found[:, 3 * i + 2, b] = (n - 1) * scale**2
+                    continue
+                found[:, 3 * i, b] = normal[0, here] * scale
+                if n > 1:  # else there is no room for a residual
+                    found[:, 3 * i + 1, b] = normal[1, here] * scale
+                    found[:, 3 * i + 2, b] = across[here] * scale**2
+        return found
+
+    def cut(self, rows: np.ndarray) -> np.ndarray:
+        """Rows (row, run) as blocks (block, row, lane), filled up with copies of the last run."""
+        fill = -rows.shape[1] % LANES
+        rows = np.concatenate([rows, np.repeat(rows[:, -1:], fill, axis=1)], axis=1)
+        return np.ascontiguousarray(rows.reshape(len(rows), -1, LANES).swapaxes(0, 1))
+
+    def joined(self, blocks: np.ndarray) -> np.ndarray:
+        """Blocks as rows (row, run)."""
+        return blocks.swapaxes(0, 1).reshape(blocks.shape[1], -1)[:, : len(self.where)]
+
+    def put(self, blocks: np.ndarray) -> None:
+        self.found[:, self.where] = self.joined(blocks)
+
+    def without_ended(self, blocks: np.ndarray) -> np.ndarray:
+        """The blocks without the runs that have ended, once they are enough to save a block, or all."""
+        still = self.joined(blocks)[self.loop.rows["still"]] > 0
+        goes = np.flatnonzero(~still)
+        if len(goes) and -(-len(goes) // LANES) > 0.9 * len(blocks):
+            return blocks
+        self.put(blocks)
+        self.where = self.where[goes]
+        return self.cut(self.found[:, self.where]) if len(goes) else blocks[:0]

@@ -1,8 +1,8 @@
 """Interventions: what is done to a run from a time on, or between two times.
 
 Each is a frozen dataclass with `at` and `until` in units of time (steps x step size); `at <= t < until` is when it
-acts. A run is cut into segments at these times (`segments`), and inside a segment nothing changes. The same object
-acts on reduced runs, on runs of all entries, on descent and on flow.
+acts. A run is cut into stages at these times, and inside a stage nothing changes. The same object acts on reduced runs,
+on runs of all entries, on descent and on flow; so does its text, and `interventions_of` takes either.
 
     Clamp("d", overlap=0, residual=0)            hold d at zero: the CIWL pathway is gone
     Clamp("c")                                   hold c at its target
@@ -12,34 +12,42 @@ acts on reduced runs, on runs of all entries, on descent and on flow.
     Block("ciwl", "bc")                          the gradient of the term ciwl does not reach b and c
     Change(until=500, loss=lambda icl, ciwl, cost: ciwl)   train CIWL alone, then everything
     Change(at=500, alpha=0)                      another parameter from t = 500 on
+
+A new kind is a new subclass of `Intervention` in this file: what it does to the state (`begin`), to the gradient
+(`gates`, `pushes`), or to the model (`changed`, `parameters`).
 """
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import inspect
-import itertools
+import json
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from numbers import Real
 from typing import Any, ClassVar, TypeVar
 
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from toymodel.batch import Batch, as_labelled
+from toymodel.batch import Batch, as_labelled, as_text
 from toymodel.checks import check_values, number, whole
 from toymodel.model import Model
-from toymodel.simulation.state import Full, Reduced
+from toymodel.simulation.state import State
 
-State = TypeVar("State", Reduced, Full)
+S = TypeVar("S", bound=State)
 ROUNDING = 1e-9  # a recorded residual that is below this may be 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Intervention:
-    """Something that acts from the time `at` until just before the time `until`; this one does nothing."""
+    """Something that acts from the time `at` until just before the time `until`; this one does nothing.
+
+    Two interventions are equal when their texts are.
+    """
 
     at: float = 0.0
     until: float = math.inf
@@ -49,6 +57,29 @@ class Intervention:
         if not isinstance(self.until, Real) or not self.until > at:
             raise ValueError(f"{type(self).__name__}: until must be later than at={at:g}, got {self.until!r}")
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Intervention) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __str__(self) -> str:
+        """One line from which it can be made again, where its labelled values are few."""
+        parts = []
+        for name, value in self.values().items():
+            if not (value is None or value is math.inf or (name == "at" and value == 0) or value == ""):
+                parts.append(f"{name}={_argument(value)}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def values(self) -> dict[str, Any]:
+        """Its arguments by name."""
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
+    def mapped(self, function: Callable[[Any], Any]) -> Intervention:
+        """The same with every labelled argument replaced by what the function makes of it."""
+        labelled = {k: v for k, v in self.values().items() if isinstance(v, (xr.DataArray, xr.Dataset))}
+        return replace(self, **{name: function(value) for name, value in labelled.items()}) if labelled else self
+
     def check(self, model: Model) -> None:
         """Raises ValueError where the intervention does not fit the model."""
 
@@ -56,13 +87,17 @@ class Intervention:
         """The values with dimensions of their own, which the batch of runs then has too."""
         return []
 
-    def begin(self, state: State, batch: Batch) -> State:
-        """The state as it is while the intervention acts, from the state at the start of a segment."""
+    def begin(self, state: S, batch: Batch) -> S:
+        """The state as it is while the intervention acts, from the state at the start of a stage."""
         return state
 
-    def blocked(self, model: Model) -> frozenset[tuple[str, str]]:
-        """Pairs (term, vector) for which the gradient is cut."""
-        return frozenset()
+    def gates(self, model: Model) -> Mapping[tuple[str, str], Any]:
+        """(term, vector) -> the factor of the gradient of this term that reaches this vector (1 where not given)."""
+        return {}
+
+    def pushes(self, model: Model) -> Mapping[str, tuple[Any, Any]]:
+        """Vector -> what is added to its gradient, along its target and along its residual."""
+        return {}
 
     def changed(self, model: Model) -> Model:
         """The model while the intervention acts."""
@@ -118,6 +153,14 @@ class Clamp(_OfVectors):
             check_values("Clamp: like: overlap", self.like["overlap"], -math.inf)
             check_values("Clamp: like: residual", self.like["residual"])
 
+    def values(self) -> dict[str, Any]:
+        found = super().values()
+        if self.like is not None:
+            held = self.like[["overlap", "residual"]]
+            known = [x for x in self.vectors if x in held["vector"].values]
+            found["like"] = held.sel(vector=known)
+        return found
+
     def check(self, model: Model) -> None:
         super().check(model)
         if self.like is not None and (missing := set(self.vectors) - set(self.like["vector"].values.tolist())):
@@ -138,29 +181,28 @@ class Clamp(_OfVectors):
         values = [value for x in self.vectors for value in self._coordinates(x)]
         return [value for value in values if isinstance(value, xr.DataArray)]
 
-    def begin(self, state: State, batch: Batch) -> State:
+    def begin(self, state: S, batch: Batch) -> S:
         for x in self.vectors:
             if self.entries is not None:
                 state = state.head_clamped(x, self.entries)
                 continue
             overlap, residual = self._coordinates(x)
-            norm = state.target[x] if isinstance(state, Reduced) else jnp.linalg.norm(state.targets[x], axis=-1)
-            overlap = norm if overlap is None else jnp.asarray(batch.flat(overlap), norm.dtype)
-            state = state.placed(x, overlap, jnp.asarray(batch.flat(residual), norm.dtype)).frozen(x)
+            along = state.norm(x) if overlap is None else batch.flat(overlap)
+            state = state.placed(x, along, batch.flat(residual)).frozen(x)
         return state
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Freeze(_OfVectors):
     """Hold vectors where they are."""
 
-    def begin(self, state: State, batch: Batch) -> State:
+    def begin(self, state: S, batch: Batch) -> S:
         for x in self.vectors:
             state = state.frozen(x)
         return state
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Block(Intervention):
     """Cut the gradient of a mechanism or cost: it does not reach the given vectors (by default, all of its own).
 
@@ -178,12 +220,12 @@ class Block(Intervention):
                 f"Block: {self.term} has no vector {wrong[0]!r}; it is made of {list(model.terms[self.term])}"
             )
 
-    def blocked(self, model: Model) -> frozenset[tuple[str, str]]:
-        return frozenset((self.term, x) for x in self.vectors or model.terms[self.term])
+    def gates(self, model: Model) -> Mapping[tuple[str, str], Any]:
+        return {(self.term, x): 0.0 for x in self.vectors or model.terms[self.term]}
 
 
 class Change(Intervention):
-    """Another loss (a function of the same mechanisms and costs), or other values of parameters."""
+    """Another loss (a function of the same mechanisms and costs, or its text), or other values of parameters."""
 
     _own: ClassVar[set[str]] = {"at", "until", "loss"}
 
@@ -196,10 +238,14 @@ class Change(Intervention):
         if loss is None and not parameters:
             raise ValueError("Change needs a loss, or a parameter as keyword")
 
-    def __repr__(self) -> str:
-        loss = "" if self.loss is None else ", loss=..."  # type: ignore[attr-defined]
-        values = "".join(f", {p}={value}" for p, value in self.parameters().items())
-        return f"Change(at={self.at}, until={self.until}{loss}{values})"
+    __repr__ = Intervention.__str__
+
+    def values(self) -> dict[str, Any]:
+        return {**super().values(), "loss": self.loss, **self.parameters()}  # type: ignore[attr-defined]
+
+    def mapped(self, function: Callable[[Any], Any]) -> Change:
+        values = {p: function(v) if isinstance(v, xr.DataArray) else v for p, v in self.parameters().items()}
+        return Change(at=self.at, until=self.until, loss=self.loss, **values)  # type: ignore[attr-defined]
 
     def check(self, model: Model) -> None:
         changed = self.changed(model)
@@ -216,6 +262,8 @@ class Change(Intervention):
         if loss is None:
             return model
         values = {**model.parameters, **{p: np.ravel(value)[0] for p, value in self.parameters().items()}}
+        if isinstance(loss, str):
+            loss = _loss_of(model, loss, values)
         names = inspect.signature(loss).parameters if callable(loss) else ()
         known = {p: value for p, value in values.items() if p in names}
         return Model(model.mechanisms, loss, model.dims, model.costs, known, model.weights, model.target_norms)
@@ -224,19 +272,137 @@ class Change(Intervention):
         return self._values  # type: ignore[attr-defined]
 
 
-@dataclass(frozen=True)
-class Segment:
-    """A stretch of a run in which nothing is switched: the times, and the interventions that act."""
+def _argument(value: Any) -> str:
+    """An argument as text: a loss by its expression, labelled values as JSON, or a digest where they are many."""
+    if callable(value):
+        names = inspect.signature(value).parameters
+        import sympy as sp
 
-    start: float
-    end: float
-    active: tuple[Intervention, ...]
+        return repr(str(value(**{name: sp.Symbol(name, nonnegative=True) for name in names})))
+    if isinstance(value, (xr.DataArray, xr.Dataset)):
+        return as_text(value)
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return f"{float(value):.17g}"
+    return repr(value)
 
 
-def segments(interventions: Iterable[Intervention], end: float) -> list[Segment]:
-    """The stretches from 0 to `end` between which an intervention begins or ends."""
-    acts = tuple(interventions)
-    cuts = sorted({0.0, end} | {t for act in acts for t in (act.at, act.until) if 0 < t < end})
-    return [
-        Segment(t0, t1, tuple(act for act in acts if act.at <= t0 < act.until)) for t0, t1 in itertools.pairwise(cuts)
-    ]
+def _loss_of(model: Model, text: str, values: Mapping[str, Any]) -> Callable[..., Any]:
+    """The loss that a text stands for, with the values of its parameters as defaults."""
+    try:
+        names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)} - set(model.terms)
+    except SyntaxError as error:
+        raise ValueError(f"Change: loss is not an expression: {text!r} ({error})") from None
+    if missing := names - set(values):
+        raise ValueError(f"Change: loss={text!r} has the unknown name {sorted(missing)[0]!r}; give it a value")
+    own = {p: float(values[p]) for p in names}
+    other = Model.from_expression(text, model.mechanisms, model.dims, costs=model.costs, parameters=own)
+    return partial(other.loss, **own)
+
+
+def kinds() -> dict[str, type[Intervention]]:
+    """The kinds of interventions by name: all public subclasses."""
+    found: dict[str, type[Intervention]] = {}
+    ahead = [Intervention]
+    while ahead:
+        for kind in ahead.pop().__subclasses__():
+            ahead.append(kind)
+            if not kind.__name__.startswith("_"):
+                found[kind.__name__] = kind
+    return found
+
+
+def interventions_of(given: Any) -> tuple[Intervention | str, ...]:
+    """Interventions from objects, texts, or one text with `;` between them; a text that uses names, which stand for
+    values of a sweep, stays text, in a standard spelling. Raises ValueError for anything else."""
+    if isinstance(given, str):
+        given = [part for part in given.split(";") if part.strip()]
+    if isinstance(given, Intervention) or not isinstance(given, Sequence):
+        raise ValueError(f"interventions must be a list, such as [tm.Clamp('d')], or text, got {given!r}")
+    found: list[Intervention | str] = []
+    for part in given:
+        if isinstance(part, Intervention):
+            found.append(part)
+        elif isinstance(part, str):
+            call = _call(part)
+            found.append(ast.unparse(call) if _names(call) else _built(call, {}))
+        else:
+            raise ValueError(f"interventions must be made of {', '.join(kinds())} or their text, got {part!r}")
+    return tuple(found)
+
+
+def names_in(acts: Sequence[Intervention | str]) -> set[str]:
+    """The names of swept values that the texts among the interventions use."""
+    return {name for act in acts if isinstance(act, str) for name in _names(_call(act))}
+
+
+def built(act: Intervention | str, values: Mapping[str, float] | None = None) -> Intervention:
+    """The intervention with these values in place of names."""
+    return _built(_call(act), values or {}) if isinstance(act, str) else act
+
+
+def at_runs(act: Intervention, coordinates: Mapping[str, np.ndarray]) -> Intervention:
+    """The intervention with every labelled value looked up at the coordinates of each run."""
+
+    def looked_up(value: Any) -> Any:
+        if unknown := {str(d) for d in value.dims} - set(coordinates) - {"vector"}:
+            raise ValueError(
+                f"{type(act).__name__}: a value has the dimension {sorted(unknown)[0]!r}, not of this sweep"
+            )
+        where = {str(d): xr.DataArray(coordinates[str(d)], dims="run") for d in value.dims if d != "vector"}
+        return value.sel(where).drop_vars([str(name) for name in where])
+
+    return act.mapped(looked_up)
+
+
+def digest(act: Intervention | str) -> str:
+    """One line that is the same for the same intervention; labelled values enter with a digest."""
+    if isinstance(act, str):
+        return act
+
+    def short(value: Any) -> str:
+        return hashlib.sha256(json.dumps(value.to_dict(), default=str).encode()).hexdigest()[:16]
+
+    values = {k: short(v) if isinstance(v, (xr.DataArray, xr.Dataset)) else v for k, v in act.values().items()}
+    parts = [f"{k}={_argument(v)}" for k, v in values.items() if not (v is None or v is math.inf or v == "")]
+    return f"{type(act).__name__}({', '.join(parts)})"
+
+
+def _call(text: str) -> ast.Call:
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        call = None
+    if not isinstance(call, ast.Call) or getattr(call.func, "id", None) not in kinds():
+        raise ValueError(
+            f"an intervention must be like 'Clamp(\"d\", overlap=0)', one of {list(kinds())}, got {text!r}"
+        )
+    return call
+
+
+def _names(call: ast.Call) -> set[str]:
+    arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
+    return {node.id for argument in arguments for node in ast.walk(argument) if isinstance(node, ast.Name)}
+
+
+def _built(call: ast.Call, values: Mapping[str, float]) -> Intervention:
+    def value(node: ast.expr) -> Any:
+        if isinstance(node, ast.Name):
+            if node.id not in values:
+                hint = f"; in quotes if it is text: {node.id!r}" if node.id.isalpha() else ""
+                raise ValueError(f"{ast.unparse(call)}: {node.id!r} is no varied value{hint}")
+            return float(values[node.id])
+        try:
+            return ast.literal_eval(node)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            raise ValueError(f"{ast.unparse(call)}: {ast.unparse(node)!r} is no number, text or name") from None
+
+    name = call.func.id  # type: ignore[attr-defined]
+    keywords = {str(keyword.arg): value(keyword.value) for keyword in call.keywords}
+    if isinstance(keywords.get("entries"), float):
+        keywords["entries"] = int(keywords["entries"])
+    kind = kinds()[name]
+    try:
+        return kind(*[value(argument) for argument in call.args], **keywords)
+    except TypeError:
+        taken = [p for p in inspect.signature(kind).parameters if p != "parameters"]
+        raise ValueError(f"{ast.unparse(call)}: {name} takes {', '.join(taken)}") from None

@@ -1,24 +1,93 @@
-"""Records of runs: labelled, with what made them.
+"""Observers: what a run leaves behind, a record of all of it at some times, or the measures of it at every step.
 
 A record is an xarray.Dataset along the dimensions of the batch and `time` (= step x step size): `loss` (the one
 descended at that time), `loss_<mechanism>`, every cost by its name, `overlap` and `residual` along `vector`; without
-time, `target_norm` and `unlearned_<mechanism>`, the loss of a mechanism that has learned nothing.
+time, `target_norm` and `unlearned_<mechanism>`, the loss of a mechanism that has learned nothing. Measures are those of
+`toymodel.measures`, along `mechanism`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from toymodel.batch import as_text
+from toymodel import measures
+from toymodel.checks import POSITIVE, number, whole
 from toymodel.files import FORMAT, origin
 from toymodel.model import Model
 from toymodel.reduction import Plane, unlearned_loss
-from toymodel.simulation.interventions import Intervention
 from toymodel.simulation.problem import Problem
+from toymodel.simulation.state import Reduced
+
+
+@dataclass(frozen=True)
+class Record:
+    """All quantities each `every` steps and at the end; with `first_below`, also the first step at which the loss is
+    below that."""
+
+    every: int = 1
+    first_below: float | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "every", whole("every", self.every))
+        if self.first_below is not None:
+            object.__setattr__(self, "first_below", number("first_below", self.first_below, POSITIVE))
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The measures of every run, looked at in each step; with `stop_below`, a run ends where its loss is below that."""
+
+    stop_below: float | None = None
+
+    def __post_init__(self):
+        if self.stop_below is not None:
+            object.__setattr__(self, "stop_below", number("stop_below", self.stop_below, POSITIVE))
+
+
+def inside(problem: Problem, state: Reduced) -> dict[str, np.ndarray]:
+    """The loss below which each mechanism of each run is learned."""
+    return {
+        m: measures.LEARNED * unlearned_loss([state.plane(x) for x in letters], problem.batch.flat(problem.weights[m]))
+        for m, letters in problem.model.mechanisms.items()
+    }
+
+
+def measured(
+    problem: Problem,
+    known: Mapping[str, Mapping[str, np.ndarray]],
+    learned: Mapping[str, np.ndarray],
+    last: Any,
+    unit: Any,
+    finite: np.ndarray,
+    stopped: np.ndarray | None,
+    attrs: dict[str, Any],
+) -> xr.Dataset:
+    """The measures as a dataset, from what is known of each mechanism (`measures.BEGIN`).
+
+    last: the last time that was looked at; unit: what the times are multiplied by; finite: False for a run that
+    diverged, of which nothing is said; stopped: the time at which the record of a run ended.
+    """
+    batch, names = problem.batch, list(problem.model.mechanisms)
+    of_times = ("emergence", "minimum_time", "end", "lifetime", "bump_time")
+    found = {m: measures.finished(known[m], learned[m], last) for m in names}
+    variables = {}
+    for name in measures.OF_MECHANISM:
+        value = np.stack([found[m][name] * unit if name in of_times else found[m][name] for m in names], -1)
+        value = value & finite[:, None] if value.dtype == bool else np.where(finite[:, None], value, np.nan)
+        variables[name] = batch.labelled(value, "mechanism")
+    runs = measures.labelled(xr.Dataset(variables).assign_coords(mechanism=names))
+    for name in ("winner", "phase"):
+        if name in runs:
+            runs[name] = runs[name].where(batch.labelled(finite), measures.DIVERGED)
+    if stopped is not None:
+        runs["stopped"] = batch.labelled(np.where(finite & (stopped < measures.NEVER), stopped * unit, np.nan))
+    return runs.assign_coords(_shown(problem, runs)).assign_attrs({**attrs, **_origin(problem)})
 
 
 def record(
@@ -49,12 +118,15 @@ def record(
     runs["time"].attrs["units"] = "steps x step size"
     if steps is not None:
         runs = runs.assign_coords(step=("time", steps))
+    return runs.assign_coords(_shown(problem, runs)).assign_attrs({**attrs, **_origin(problem)})
+
+
+def _shown(problem: Problem, runs: xr.Dataset) -> dict[str, Any]:
+    """Parameters and weights that were given with dimensions, and those that a start brought from another run, as what
+    holds here wins."""
     given = {**problem.parameters, **{f"weight_{t}": value for t, value in problem.weights.items()}}
-    shown = {name for name, value in given.items() if isinstance(value, xr.DataArray)}
-    shown |= {*given} & {*runs.coords}  # brought by a start that was taken from another run: what holds here wins
-    runs = runs.assign_coords({name: given[name] for name in shown - {*runs.dims}})
-    runs.attrs = {**attrs, **_origin(problem)}
-    return runs
+    names = {name for name, value in given.items() if isinstance(value, xr.DataArray)} | ({*given} & {*runs.coords})
+    return {name: given[name] for name in names - {*runs.dims}}
 
 
 def _origin(problem: Problem) -> dict[str, Any]:
@@ -65,22 +137,10 @@ def _origin(problem: Problem) -> dict[str, Any]:
         "model": problem.model.to_json(),
         "parameters": numbers(problem.parameters),
         "weights": numbers(problem.weights),
-        "interventions": "; ".join(_described(act, problem.model) for act in problem.interventions) or "none",
+        "interventions": "; ".join(map(str, problem.interventions)) or "none",
         "toymodel_format": FORMAT,
         **origin(),
     }
-
-
-def _described(act: Intervention, model: Model) -> str:
-    """One line for an intervention, with the numbers of labelled arguments where they are few (`labels.as_text`)."""
-    parts = []
-    for name, value in {**vars(act), **act.parameters()}.items():
-        if isinstance(value, xr.Dataset):
-            value = value[["overlap", "residual"]].sel(vector=list(act.vectors))  # type: ignore[attr-defined]
-        text = str(act.changed(model).expression) if callable(value) else as_text(value)
-        if text not in ("None", "inf", "") and not name.startswith("_"):
-            parts.append(f"{name}={text}")
-    return f"{type(act).__name__}({', '.join(parts)})"
 
 
 def model_of(runs: xr.Dataset) -> Model:

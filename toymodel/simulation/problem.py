@@ -1,41 +1,44 @@
 """From labelled inputs to arrays: what every integrator does before its first step.
 
 `Problem` holds a model, the batch of its runs, the initial state and the interventions, cut into `Stage`s in which
-nothing is switched. An integrator only has to carry a state through one stage.
+nothing is switched. An integrator only has to carry a state through one stage after the other.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
 from toymodel.batch import Batch, as_labelled
 from toymodel.checks import POSITIVE, check_values, mapping
 from toymodel.model import Form, FrozenDict, Model
-from toymodel.reduction import reduced_loss, terms
-from toymodel.simulation.interventions import Intervention, segments
+from toymodel.simulation.interventions import Intervention, built, interventions_of
 from toymodel.simulation.state import Gram, Reduced
 from toymodel.start import check_start
+from toymodel.symbolic import System
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of time with everything that holds in it; parameters are as given."""
+    """A stretch of time with everything that holds in it; parameters, gates and pushes are as given."""
 
     start: float
     end: float
     form: Form
     parameters: dict[str, Any]
-    blocked: frozenset[tuple[str, str]]
+    gates: dict[tuple[str, str], Any]
+    pushes: dict[str, tuple[Any, Any]]
     active: tuple[Intervention, ...]
+
+    def system(self, state: Reduced) -> System:
+        """The slope of this stage in symbols, for a state of it."""
+        return System(self.form, frozenset(self.gates), frozenset(self.pushes), frozenset(state.heads), state.fixed)
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,16 @@ class Problem:
         cls,
         model: Model,
         labelled: Sequence[xr.DataArray],
-        interventions: Sequence[Intervention],
-        weights: Mapping[str, Any] | None,
-        parameters: Mapping[str, Any],
+        interventions: Any = (),
+        weights: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, Any] | None = None,
     ) -> Problem:
         """Checks the arguments against the model; `labelled` is what the start brings of dimensions."""
-        for act in _listed(interventions):
+        acts = tuple(built(act) for act in interventions_of(interventions))
+        for act in acts:
             act.check(model)
-        given = {p: as_labelled(p, value) for p, value in parameters.items()}
-        of_loss = {p for act in interventions for p in act.changed(model).parameters}
+        given = {p: as_labelled(p, value) for p, value in (parameters or {}).items()}
+        of_loss = {p for act in acts for p in act.changed(model).parameters}
         for p, value in given.items():
             if p not in model.parameters and p not in of_loss:
                 raise ValueError(f"unknown parameter {p!r}; the loss has {sorted(model.parameters) or 'none'}")
@@ -70,7 +74,7 @@ class Problem:
         weighed = {t: as_labelled(f"weight_{t}", value) for t, value in {**model.weights, **others}.items()}
         for t, value in weighed.items():
             check_values(f"weights[{t!r}]", value, POSITIVE)
-        values = [*given.values(), *weighed.values(), *(v for act in interventions for v in act.labelled())]
+        values = [*given.values(), *weighed.values(), *(v for act in acts for v in act.labelled())]
         values = [value for value in values if isinstance(value, xr.DataArray)]
         batch = Batch.of([*labelled, *values])
         if taken := {"time", "step", "vector", "mechanism"} & set(batch.dims):
@@ -81,7 +85,7 @@ class Problem:
                 raise ValueError(
                     f"start has the dimension {p!r}, as a parameter is called: give {p}=start[{p!r}], or rename it"
                 )
-        return cls(model, batch, parameters, weighed, tuple(interventions))
+        return cls(model, batch, parameters, weighed, acts)
 
     def check_end(self, end: float, records: int) -> None:
         """Raises ValueError where an intervention begins after the time `end`, or a record of so many times would
@@ -97,20 +101,24 @@ class Problem:
                 "memory of this machine; record fewer times with every=... (or times=... of a flow)"
             )
 
-    def block(self, runs: slice) -> Problem:
-        """The same problem for some of its runs."""
-        return replace(self, batch=replace(self.batch, block=runs))
-
     def stages(self, end: float) -> Iterator[Stage]:
         """The stages from time 0 to `end`, in order."""
-        for segment in segments(self.interventions, end):
-            model, values, blocked = self.model, dict(self.parameters), frozenset()
-            for act in segment.active:
+        acts = self.interventions
+        cuts = sorted({0.0, end} | {t for act in acts for t in (act.at, act.until) if 0 < t < end})
+        for begin, until in itertools.pairwise(cuts):
+            active = tuple(act for act in acts if act.at <= begin < act.until)
+            model, values = self.model, dict(self.parameters)
+            gates: dict[tuple[str, str], Any] = {}
+            pushes: dict[str, tuple[Any, Any]] = {}
+            for act in active:
                 model = act.changed(model)
                 values |= act.parameters()
-                blocked |= act.blocked(model)
+                for pair, factor in act.gates(model).items():
+                    gates[pair] = factor * gates.get(pair, 1.0)
+                for x, push in act.pushes(model).items():
+                    pushes[x] = tuple(a + b for a, b in zip(push, pushes.get(x, (0.0, 0.0)), strict=True))
             values = {p: values.get(p, default) for p, default in model.parameters.items()}
-            yield Stage(segment.start, segment.end, model.form, values, blocked, segment.active)
+            yield Stage(begin, until, model.form, values, gates, pushes, active)
 
     def steps(self, steps: int, lr: float) -> list[tuple[Stage, int, int]]:
         """The stages of a descent with the numbers of the steps at which they begin and end."""
@@ -132,10 +140,10 @@ class Problem:
         return state
 
     def reduced(self, start: xr.Dataset) -> Reduced:
-        """The start as a state; call it where float64 is enabled."""
+        """The start as a state."""
 
-        def by_vector(name: str, vectors: Sequence[str]) -> dict[str, jax.Array]:
-            return {x: jnp.asarray(self.batch.flat(start[name].sel(vector=x, drop=True))) for x in vectors}
+        def by_vector(name: str, vectors: Sequence[str]) -> dict[str, np.ndarray]:
+            return {x: self.batch.flat(start[name].sel(vector=x, drop=True)) for x in vectors}
 
         entries: dict[str, int] = {}
         if "head_entries" in start:
@@ -148,77 +156,26 @@ class Problem:
             entries=FrozenDict(entries),
         )
 
-
-def _listed(interventions: Any) -> Sequence[Intervention]:
-    if isinstance(interventions, Intervention) or not isinstance(interventions, Sequence):
-        raise ValueError(f"interventions must be a list, such as [tm.Clamp('d')], got {interventions!r}")
-    for act in interventions:
-        if not isinstance(act, Intervention):
-            raise ValueError(f"interventions must be made of Clamp, Freeze, Block and Change, got {act!r}")
-    return interventions
+    def constants(self, stage: Stage, state: Reduced) -> list[np.ndarray]:
+        """The constants of `System.constants` for every run, each of shape (run,)."""
+        of_vectors = [c for x in self.model.vectors for c in (state.target[x], *state.heads.get(x, ()))]
+        others = [
+            *(self.weights[t] for t in self.model.terms),
+            *(stage.parameters[p] for p in stage.form.parameters),
+            *(stage.gates[pair] for pair in sorted(stage.gates)),
+            *(part for x in sorted(stage.pushes) for part in stage.pushes[x]),
+        ]
+        return [*of_vectors, *(self.batch.flat(value) for value in others)]
 
 
 def problem_of_start(
     model: Model,
     start: xr.Dataset,
-    interventions: Sequence[Intervention],
-    weights: Mapping[str, Any] | None,
-    parameters: Mapping[str, Any],
+    interventions: Any = (),
+    weights: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
 ) -> Problem:
     """The problem of a reduced start."""
     check_start(model, start)
     labelled = [start[name].isel(vector=0, drop=True) for name in ("overlap", "residual", "target_norm")]
     return Problem.of(model, labelled, interventions, weights, parameters)
-
-
-def loss_of(
-    stage_form: Form, blocked: frozenset[tuple[str, str]], state: Reduced, weights: Any, parameters: Any
-) -> Any:
-    """The reduced loss of each run, shape (runs,); blocked pairs (term, vector) let no gradient through."""
-    if not blocked:
-        return reduced_loss(stage_form, {x: state.plane(x) for x in stage_form.vectors}, weights, parameters)
-
-    def seen(term: str, x: str, plane: Any) -> Any:
-        return jax.lax.stop_gradient(plane) if (term, x) in blocked else plane
-
-    planes = {x: state.plane(x) for x in stage_form.vectors}
-    return stage_form.loss(**terms(stage_form, planes, weights, seen), **parameters)
-
-
-def loss_and_slope(
-    stage_form: Form, blocked: frozenset[tuple[str, str]], state: Reduced, weights: Any, parameters: Any
-) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """The loss of each run and its gradient in u and in v for the vectors that are free to move."""
-    moving = [x for x in stage_form.vectors if x not in state.fixed]
-
-    def loss(u, v):
-        return loss_of(stage_form, blocked, replace(state, u={**state.u, **u}, v={**state.v, **v}), weights, parameters)
-
-    value, pull = jax.vjp(loss, {x: state.u[x] for x in moving}, {x: state.v[x] for x in moving})
-    return value, *pull(jnp.ones_like(value))
-
-
-def measured(
-    form: Form, followed: Form, state: Reduced, track: Any, weights: Any, parameters: Any, count: int
-) -> dict[str, np.ndarray]:
-    """The quantities of a record from the first `count` entries of a track of coordinates, (time, coordinate, run).
-
-    The loss is that of the form which is `followed`; losses are (time, run), overlap and residual (time, run, vector).
-    """
-    values = _measured(form, followed, state, track, weights, parameters)
-    return {name: np.asarray(value)[:count] for name, value in values.items()}
-
-
-@partial(jax.jit, static_argnames=("form", "followed"))
-def _measured(form: Form, followed: Form, state: Reduced, track: Any, weights: Any, parameters: Any) -> dict[str, Any]:
-    def at_one_time(coordinates):
-        planes = {x: state.at(coordinates).plane(x) for x in form.vectors}
-        values = terms(form, planes, weights)
-        return {
-            "loss": followed.loss(**values, **parameters),
-            **{(f"loss_{t}" if t in form.mechanisms else t): value for t, value in values.items()},
-            "overlap": jnp.stack([planes[x].overlap for x in form.vectors], -1),
-            "residual": jnp.stack([jnp.sqrt(planes[x].residual_square) for x in form.vectors], -1),
-        }
-
-    return jax.vmap(at_one_time)(track)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from typing import Any
 
@@ -24,22 +24,92 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from toymodel.checks import POSITIVE, number, whole
 from toymodel.model import Form, Model
 from toymodel.progress import progress_bar
-from toymodel.simulation.interventions import Intervention
 from toymodel.simulation.observe import record
 from toymodel.simulation.problem import Problem
-from toymodel.simulation.state import Count, Full, coordinates
 from toymodel.start import check_vectors
 
 Vectors = Mapping[str, Any]
+PerRun = Float[Array, " run"]
+Entries = Float[Array, "run entry"]
+Count = Int[Array, ""] | int
 PIECE = 50_000_000  # entries of tensors between two looks at an interruption (about a second)
 DRAWN = 500  # a randomly drawn entry takes as long as so many others
 SMALL = 10_000  # a step takes at least as long as so many entries
 NOISE, SAMPLE = 0, 1  # what the random numbers of a step are for
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Full:
+    """All entries of every vector and target; the last direction of its residual, which a residual of 0 does not show
+    any more; and for clamped heads a mask that is 0 where an entry is held."""
+
+    values: dict[str, Float[Array, "run _"]]  # vectors differ in their numbers of entries
+    targets: dict[str, Float[Array, "run _"]]
+    across: dict[str, Float[Array, "run _"]]
+    masks: dict[str, Float[Array, " _"]] = field(default_factory=dict)
+    fixed: frozenset[str] = field(default=frozenset(), metadata={"static": True})
+
+    @classmethod
+    def of(cls, values: dict[str, Entries], targets: dict[str, Entries]) -> Full:
+        """The state at a start."""
+        return cls(values, targets, {x: directions(value, targets[x])[1] for x, value in values.items()})
+
+    def norm(self, x: str) -> PerRun:
+        return jnp.linalg.norm(self.targets[x], axis=-1)
+
+    def placed(self, x: str, overlap: Any, residual: Any) -> Full:
+        """The vector x put at these coordinates; raises ValueError where its residual never had a direction."""
+        along, across = self.directions(x)
+        overlap, residual = (jnp.asarray(value, along.dtype) for value in (overlap, residual))
+        if bool(jnp.any((residual > 0) & jnp.all(across == 0, -1))):
+            raise ValueError(f"Clamp({x!r}): its residual has no direction, for {x} has been along its target only")
+        value = overlap[..., None] * along + residual[..., None] * across
+        return replace(self.free(x), values={**self.values, x: value}, across={**self.across, x: across})
+
+    def frozen(self, x: str) -> Full:
+        return replace(self, fixed=self.fixed | {x})
+
+    def head_clamped(self, x: str, k: int) -> Full:
+        held = jnp.arange(self.values[x].shape[1]) < k
+        value = jnp.where(held, self.targets[x], self.values[x])
+        mask = jnp.where(held, 0.0, 1.0).astype(value.dtype)
+        return replace(self.free(x), values={**self.values, x: value}, masks={**self.masks, x: mask})
+
+    def free(self, x: str) -> Full:
+        """The vector x free to move from where it is, in the plane that it then spans with its target."""
+        state = replace(self, fixed=self.fixed - {x})
+        if x not in self.masks:
+            return state
+        masks = {y: mask for y, mask in self.masks.items() if y != x}
+        return replace(state, masks=masks, across={**self.across, x: self.directions(x)[1]})
+
+    def directions(self, x: str) -> tuple[Entries, Entries]:
+        """The unit vectors along the target of x and along its residual, or along the last one that it had."""
+        along, across = directions(self.values[x], self.targets[x])
+        return along, jnp.where(jnp.any(across != 0, -1, keepdims=True), across, self.across[x])
+
+
+def directions(value: Entries, target: Entries) -> tuple[Entries, Entries]:
+    """The unit vectors e along the target and w along the residual (0 where that is nothing but rounding)."""
+    along = target / jnp.linalg.norm(target, axis=-1, keepdims=True)
+    across = value - jnp.sum(value * along, -1, keepdims=True) * along
+    norm = jnp.linalg.norm(across, axis=-1, keepdims=True)
+    rounding = 32 * jnp.finfo(value.dtype).eps * jnp.linalg.norm(value, axis=-1, keepdims=True)
+    there = norm > rounding
+    return along, jnp.where(there, across, 0) / jnp.where(there, norm, 1)
+
+
+def coordinates(value: Entries, target: Entries) -> tuple[PerRun, PerRun]:
+    """Overlap and residual of every run."""
+    norm = jnp.linalg.norm(target, axis=-1)
+    overlap = jnp.sum(value * target, -1) / norm
+    return overlap, jnp.linalg.norm(value - (overlap / norm)[:, None] * target, axis=-1)
 
 
 def tensor_loss(
@@ -75,7 +145,7 @@ def descend_vectors(
     sample: int | None = None,
     noise_seed: int = 0,
     dtype: str = "float64",
-    interventions: Sequence[Intervention] = (),
+    interventions: Any = (),
     weights: dict[str, Any] | None = None,
     progress: bool | None = None,
     **parameters: Any,
@@ -142,13 +212,15 @@ def _run(
         for stage, begin, end in problem.steps(steps, lr):
             state = problem.begin(stage, state)
             parameters = {p: jnp.asarray(batch.flat(value), dtype) for p, value in stage.parameters.items()}
-            kernel = partial(_steps, stage.form, stage.blocked, noise, sample)
+            kernel = partial(_steps, stage.form, noise, sample)
+            gates = {pair: jnp.asarray(batch.flat(factor), dtype) for pair, factor in stage.gates.items()}
+            pushes = {x: [jnp.asarray(batch.flat(p), dtype) for p in both] for x, both in stage.pushes.items()}
             stops = sorted({begin, end, *range(begin + -begin % every, end, every), *range(begin, end, span)})
             for at, after in itertools.pairwise(stops):
                 if at % every == 0:
                     marks.append(at)
                     seen.append(_seen(model.form, stage.form, state, weights, parameters))
-                state = kernel(state, weights, parameters, jnp.asarray(lr, dtype), keys, at, after)
+                state = kernel(state, weights, parameters, gates, pushes, jnp.asarray(lr, dtype), keys, at, after)
                 jax.block_until_ready(state)
                 bar.update((after - at) * batch.runs)
             if end == steps:
@@ -164,15 +236,16 @@ def _entries(problem: Problem, values: xr.DataArray, entry: str, dtype: str) -> 
     return jnp.asarray(np.stack(rows, -1), dtype)
 
 
-@partial(jax.jit, static_argnames=("form", "blocked", "noise", "sample"))
+@partial(jax.jit, static_argnames=("form", "noise", "sample"))
 def _steps(
     form: Form,
-    blocked: frozenset[tuple[str, str]],
     noise: float,
     sample: int | None,
     state: Full,
     weights: Any,
     parameters: Any,
+    gates: Any,
+    pushes: Any,
     lr: Any,
     keys: Any,
     at: Count,
@@ -180,12 +253,13 @@ def _steps(
 ) -> Full:
     """The steps from `at` to `end` of every run."""
     moving = {x: state.values[x] for x in form.vectors if x not in state.fixed}
+    added = {x: _added(state, x, *both) for x, both in pushes.items()}
 
-    def one(moving, values, targets, weights, parameters, key):
+    def one(moving, values, targets, weights, parameters, gates, added, key):
         def loss(moving, key):
             def value(term: str, x: str):
-                vector = {**values, **moving}[x]
-                return jax.lax.stop_gradient(vector) if (term, x) in blocked else vector
+                vector, factor = {**values, **moving}[x], gates.get((term, x), 1)
+                return factor * vector + (1 - factor) * jax.lax.stop_gradient(vector) if (term, x) in gates else vector
 
             if sample is None:
                 found = tensor_terms(form, value, targets, weights)
@@ -198,17 +272,23 @@ def _steps(
             of_noise, of_sample = (jax.random.fold_in(here, purpose) for purpose in (NOISE, SAMPLE))
             slope = jax.grad(loss)(moving, of_sample)
             for i, x in enumerate(moving):
-                error: Any = 0
+                error: Any = added.get(x, 0)
                 if noise:
-                    error = noise * jax.random.normal(jax.random.fold_in(of_noise, i), slope[x].shape, slope[x].dtype)
+                    draw = jax.random.normal(jax.random.fold_in(of_noise, i), slope[x].shape, slope[x].dtype)
+                    error = error + noise * draw
                 moving = {**moving, x: moving[x] - lr * state.masks.get(x, 1) * (slope[x] + error)}
             return moving
 
         return jax.lax.fori_loop(at, end, step, moving)
 
-    return replace(
-        state, values={**state.values, **jax.vmap(one)(moving, state.values, state.targets, weights, parameters, keys)}
-    )
+    runs = (moving, state.values, state.targets, weights, parameters, gates, added, keys)
+    return replace(state, values={**state.values, **jax.vmap(one)(*runs)})
+
+
+def _added(state: Full, x: str, of_u: PerRun, of_v: PerRun) -> Entries:
+    """What a push adds to the gradient of x: along its target, and along its residual at the start of the stage."""
+    along, across = state.directions(x)
+    return of_u[:, None] * along + of_v[:, None] * across
 
 
 def _sampled_terms(form: Form, value: Any, targets: Vectors, weights: Any, sample: int, key: Any) -> dict[str, Any]:
