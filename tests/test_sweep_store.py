@@ -256,6 +256,15 @@ def test_a_damaged_header_is_mended(whole, damaged, name, damage):
     assert contents(damaged) == contents(whole)
 
 
+def test_a_changed_word_in_the_header_is_found(damaged):
+    path = damaged / ".zmetadata"
+    before = path.read_text()
+    path.write_text(before.replace("transient ICL", "persistent CL", 1))
+    assert path.read_text() != before
+    with pytest.raises(ValueError, match=r"a\.zarr is damaged, the same sweep mends it.*zmetadata does not have its"):
+        tm.open_sweep(damaged)
+
+
 def test_many_damaged_chunks_are_counted(damaged):
     for path in (damaged / "final").glob("[0-9]*"):
         torn(path)
