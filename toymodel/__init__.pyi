@@ -55,7 +55,6 @@ from .theory.discrete import noise_threshold as noise_threshold
 from .theory.discrete import noise_threshold_expression as noise_threshold_expression
 from .theory.equilibria import fixed_points as fixed_points
 from .theory.escape import escape as escape
-from .theory.extended import descend_extended as descend_extended
 from .theory.extended import noisy_residual as noisy_residual
 from .theory.extended import noisy_residual_expression as noisy_residual_expression
 from .theory.extended import sampled_variance as sampled_variance

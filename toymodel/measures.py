@@ -38,21 +38,23 @@ DIVERGED = "diverged"
 def follow(n, loss, inside, emergence, lowest, lowest_at, end, bump, bump_at, last):
     """What is known of a mechanism after the time n, from what was known before; a loss of NaN changes nothing.
 
-    inside: the loss below which it is learned. The other arguments are named as in `BEGIN`. Numbers only, no branch: the
-    kernels of descent inline these lines.
+    inside: the loss below which it is learned. The other arguments are named as in `BEGIN`. Numbers only, no
+    branch: the kernels of descent inline these lines.
     """
-    early = emergence >= NEVER
+    said = loss == loss
+    learned = loss < inside
     lower = loss < lowest
     rise = loss - lowest
-    emergence = n if (loss < inside) & early else emergence
-    gone = (loss >= inside) & (emergence < NEVER) & (end >= NEVER)
-    higher = (emergence >= NEVER) & (rise > bump)
+    emergence = n if learned & (emergence >= NEVER) else emergence
+    waits = emergence >= NEVER
+    gone = said & (not learned) & (not waits) & (end >= NEVER)
+    higher = waits & (rise > bump)
     end = NEVER if lower else (n if gone else end)
     lowest_at = n if lower else lowest_at
     lowest = loss if lower else lowest
     bump = rise if higher else bump
     bump_at = n if higher else bump_at
-    last = loss if loss == loss else last
+    last = loss if said else last
     return emergence, lowest, lowest_at, end, bump, bump_at, last
 
 
@@ -158,10 +160,12 @@ def phase(measures: xr.Dataset) -> xr.DataArray:
 
 def winner(measures: xr.Dataset) -> xr.DataArray:
     """What is learned at the end of each run: the names of the mechanisms, joined by "+", or "none"."""
-    names = measures["mechanism"].values
     lasts = measures.lasts.transpose(..., "mechanism")
-    labels = ["+".join(map(str, names[row])) or "none" for row in lasts.values.reshape(-1, len(names))]
-    return lasts.isel(mechanism=0, drop=True).copy(data=np.array(labels).reshape(lasts.shape[:-1]))
+    names = [str(name) for name in measures["mechanism"].values]
+    which = lasts.values @ (1 << np.arange(len(names)))
+    texts = {k: "+".join(name for i, name in enumerate(names) if k >> i & 1) or "none" for k in np.unique(which)}
+    labels = np.array(list(texts.values()))[np.searchsorted(list(texts), which)]
+    return lasts.isel(mechanism=0, drop=True).copy(data=labels)
 
 
 def labels_of(mechanisms: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -24,10 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from toymodel import presets
+from toymodel.batch import as_text
 from toymodel.model import Model
-from toymodel.sweeps.acts import described, interventions_of, names_in
+from toymodel.simulation.interventions import digest, interventions_of, names_in
+from toymodel.start import check_start
 from toymodel.sweeps.axes import Axis, Samples, axis_of, design_of, seeds_of
 
 STARTS = ("paper", "random", "aligned")
@@ -45,7 +48,7 @@ class Sweep:
     over: Mapping[str, Any]
     seeds: Any = 0
     steps: int = 16_000
-    start: str = "paper"
+    start: Any = "paper"
     lr: float = 1.0
     integrator: str = "descent"
     interventions: Sequence[Any] | str = ()
@@ -53,7 +56,6 @@ class Sweep:
     design: Samples | str | None = None
     stop_below: float | None = None
     every: int | None = None
-    precision: str = "float64"
     rtol: float = 1e-6
     chunk: int | None = None
 
@@ -72,13 +74,9 @@ class Sweep:
             value = getattr(self, name)
             if not (name == "every" and value is None) and (not isinstance(value, (int, np.integer)) or value < 1):
                 raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
-        for name, allowed in (
-            ("start", STARTS),
-            ("integrator", INTEGRATORS),
-            ("precision", ("float64", "float32")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        if self.integrator not in INTEGRATORS:
+            raise ValueError(f"integrator must be one of {INTEGRATORS}, got {self.integrator!r}")
+        self._check_start()
         if not (np.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr must be > 0 and finite, got {self.lr}")
         if self.stop_below is not None and not self.stop_below > 0:
@@ -103,12 +101,32 @@ class Sweep:
         if self.integrator == "flow" and self.stop_below is not None:
             raise ValueError("stop_below is for integrator='descent'; a flow goes on to its end")
         flows = self.integrator == "flow" or "integrator" in self.over
-        if flows and self.precision != "float64":
-            raise ValueError(f"a flow needs precision='float64', got {self.precision!r}")
         if flows and (self.every is not None or "lr" in self.over):
             raise ValueError("every and a varied lr are for integrator='descent'")
         if self.every is not None and "lr" in self.over:
             raise ValueError("every needs one lr, so that all runs are recorded at the same times")
+
+    def _check_start(self) -> None:
+        """Raises ValueError for what is no name of a start, no start of this model, and no function that makes one."""
+        if isinstance(self.start, str):
+            if self.start not in STARTS:
+                raise ValueError(f"start must be one of {STARTS}, a Dataset or a function, got {self.start!r}")
+            return
+        made = self.made_start(self.model)
+        check_start(self.model, made)
+        known = {*self.over, "vector", "seed"}
+        if "seed" in made.dims:
+            seeds = {self.seeds} if isinstance(self.seeds, int) else set(self.seeds)
+            if missing := seeds - set(made["seed"].values.tolist()):
+                raise ValueError(f"start has no seed {min(missing)}; it has {made['seed'].values.tolist()}")
+        if foreign := set(map(str, made.dims)) - known:
+            raise ValueError(f"start has the dimension {min(foreign)!r}, which this sweep does not have (seeds, over)")
+
+    def made_start(self, model: Model) -> xr.Dataset:
+        """The start that was given as data, for a model that may have other dimensions."""
+        given: Any = self.start
+        made: xr.Dataset = given(model) if callable(given) else given
+        return made
 
     @cached_property
     def free_names(self) -> set[str]:
@@ -163,12 +181,13 @@ class Sweep:
             "model": json.loads(self.model.to_json()),
             "over": {name: str(axis) for name, axis in self.over.items()},
             "seeds": self.seeds if isinstance(self.seeds, int) else list(self.seeds),
-            "interventions": [described(act, self.model) for act in self.interventions],
+            "interventions": list(map(digest, self.interventions)),
             "fixed": dict(sorted(self.fixed.items())),
             "design": None if self.design is None else str(self.design),
+            "start": self.start if isinstance(self.start, str) else as_text(self.made_start(self.model)),
             **{
                 name: getattr(self, name)
-                for name in ("steps", "start", "lr", "integrator", "stop_below", "every", "precision", "rtol", "chunk")
+                for name in ("steps", "lr", "integrator", "stop_below", "every", "rtol", "chunk")
             },
         }
 
