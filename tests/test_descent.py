@@ -271,7 +271,10 @@ WRONG = [
     (dict(alpha=[]), "alpha is empty; give at least one number"),
     (dict(weights={"icl": -1}), r"weights\['icl'\] must be > 0 and finite, got -1"),
     (dict(weights=[1]), r"weights must be a mapping, name -> value, got \[1\]"),
-    (dict(interventions=tm.Clamp("d")), r"interventions must be a list, such as \[tm.Clamp\('d'\)\], or text, got Clamp"),
+    (
+        dict(interventions=tm.Clamp("d")),
+        r"interventions must be a list, such as \[tm.Clamp\('d'\)\], or text, got Clamp",
+    ),
     (
         dict(steps=10**12),
         "a record of 1 runs at 1,000,000,000,001 times has .* GiB, .*; record fewer times with every=",

@@ -15,9 +15,8 @@ import pytest
 import xarray as xr
 
 import toymodel as tm
-from toymodel import files
+from toymodel import files, measures
 from toymodel.sweeps import execute as execution
-from toymodel.sweeps import measured
 from toymodel.sweeps import store as storage
 
 MODEL = tm.coopetition()
@@ -325,7 +324,7 @@ def test_anyone_reads_a_store_with_xarray_alone(whole):
         for name in found.data_vars:
             np.testing.assert_array_equal(found[name].values, ours[name].values)
             assert found[name].dims == ours[name].dims and found[name].dtype == ours[name].dtype, name
-    assert set(np.unique(found["phase"])) <= {*measured.PHASES}
+    assert set(np.unique(found["phase"])) <= {*measures.PHASES}
 
 
 def test_the_points_of_a_design_are_coordinates(tmp_path):
