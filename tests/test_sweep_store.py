@@ -93,7 +93,7 @@ def test_a_finished_sweep_is_not_computed_again(whole, monkeypatch):
             {"over": {**OVER, "mu_icl": tm.log(1e-2, 1, 7)}},
             r"log\(0.01, 1.0, 5\).* in the store, .*log\(0.01, 1.0, 7\)",
         ),
-        ({"interventions": 'Clamp("d", overlap=0)'}, r"interventions: \[\] in the store, \['Clamp"),
+        ({"interventions": 'Clamp("d", overlap=0)'}, r"interventions: \[\] in the store, \[.Clamp"),
         ({"fixed": {"mu_ciwl": 0.1}}, r"fixed: \{\} in the store"),
     ],
 )
