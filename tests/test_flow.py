@@ -1,6 +1,13 @@
-"""Gradient flow: closed forms, all entries, both integrators, what it conserves, events, long horizons, errors."""
+"""Gradient flow: closed forms, all entries, all integrators, what it conserves, events, long horizons, errors."""
 
 import inspect
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +19,11 @@ from scipy.integrate import solve_ivp
 from zoo import entries, shaped
 
 import toymodel as tm
+from toymodel.simulation.interventions import Intervention
 from toymodel.simulation.tensors import tensor_loss
 
 flow = inspect.unwrap(tm.flow)  # without the check of types that users have not
+METHODS = ("rosenbrock", "diffrax", "LSODA", "Radau")
 LOSSES = ("loss", "loss_icl", "loss_ciwl", "cost")
 
 
@@ -31,7 +40,7 @@ def ensemble():
         for p, ends in ranges.items()
     }
     options = dict(t=1e5, times=[0.0, *np.geomspace(1, 1e5, 26)], rtol=1e-11, atol=1e-15, **parameters)
-    return tm.flow(model, start, **options), tm.flow(model, start, method="LSODA", **options)
+    return {method: tm.flow(model, start, method=method, **options) for method in ("rosenbrock", "diffrax", "LSODA")}
 
 
 def test_one_vector_relaxes_exponentially():
@@ -39,7 +48,7 @@ def test_one_vector_relaxes_exponentially():
     model = tm.Model({"icl": "a"}, lambda icl: icl, {"a": 4}, weights={"icl": 0.3})
     start = tm.aligned_start(model, overlap={"a": 0.2}, residual={"a": 0.7})
     norm = float(start.target_norm[0])
-    for method in ("diffrax", "LSODA", "Radau"):
+    for method in METHODS:
         runs = tm.flow(model, start, 20.0, times=np.linspace(0, 20, 11), method=method)
         left = np.exp(-0.3 * runs.time)
         assert closeness(runs.overlap.sel(vector="a"), norm + (0.2 - norm) * left, 1e-7) <= 1, method
@@ -74,19 +83,20 @@ def test_flow_of_the_reduction_is_the_flow_of_all_entries():
         np.testing.assert_allclose(runs.overlap.sel(vector=x), unit @ part, rtol=1e-7, atol=1e-9)
 
 
-def test_scipy_and_diffrax_agree(ensemble):
+@pytest.mark.parametrize("method", ["rosenbrock", "diffrax"])
+def test_integrators_agree_with_scipy(ensemble, method):
     """Every loss within 1e-5 of itself, down to losses of 1e-13; overlaps within 1e-5 of the length of the vector."""
-    by_diffrax, by_scipy = ensemble
+    found, by_scipy = ensemble[method], ensemble["LSODA"]
     for name in LOSSES:
-        assert closeness(by_diffrax[name], by_scipy[name], relative=1e-5) <= 1, name
+        assert closeness(found[name], by_scipy[name], relative=1e-5) <= 1, name
     assert float(by_scipy.loss_ciwl.min()) < 1e-12
     length = np.hypot(by_scipy.overlap, by_scipy.residual)
-    assert (abs(by_diffrax.overlap - by_scipy.overlap) <= 1e-5 * length).all()
+    assert (abs(found.overlap - by_scipy.overlap) <= 1e-5 * length).all()
 
 
 def test_conserved_quantities_drift_less_than_1e_7(ensemble):
     """|b|^2 - |c|^2 along the flow, against |b|^2 + |c|^2 at the start."""
-    for runs in ensemble:
+    for runs in ensemble.values():
         squares = runs.overlap**2 + runs.residual**2
         for balance in tm.model_of(runs).conserved():
             if balance.conserved:
@@ -111,16 +121,16 @@ def test_a_balance_changes_at_its_rate():
 
 
 def test_a_horizon_of_1e7_costs_little():
-    """Both stiff integrators of scipy reach 1e7 within 2,000 steps, diffrax within 20,000, and all agree: within 1e-5,
-    or below 1e-10, which is nothing (the losses end at 1e-35)."""
+    """Both stiff integrators of scipy reach 1e7 within 2,000 steps, the others within 20,000, and all agree: within
+    1e-5, or below 1e-10, which is nothing (the losses end at 1e-35)."""
     model = tm.coopetition(alpha=0.01, mu_icl=0.01)
     start = tm.aligned_start(model, overlap=0.3)
     options = dict(t=1e7, times=[1e3, 1e5, 1e7], rtol=1e-9)
     one, other = (tm.flow(model, start, method=method, max_steps=2000, **options) for method in ("LSODA", "Radau"))
-    third = tm.flow(model, start, max_steps=20_000, **options)
+    others = {method: tm.flow(model, start, method=method, max_steps=20_000, **options) for method in METHODS[:2]}
     for name in LOSSES:
-        assert closeness(one[name], other[name], relative=1e-5, absolute=1e-10) <= 1, name
-        assert closeness(third[name], other[name], relative=1e-5, absolute=1e-10) <= 1, name
+        for found in (one, *others.values()):
+            assert closeness(found[name], other[name], relative=1e-5, absolute=1e-10) <= 1, name
 
 
 def test_events_are_crossings_of_the_record():
@@ -156,10 +166,21 @@ def test_default_times_are_logarithmic():
         (dict(times=["a"]), "times must be a number >= 0"),
         (dict(max_steps=-3), "max_steps must be a whole number >= 1, got -3"),
         (dict(max_steps=10.5), "max_steps must be a whole number >= 1, got 10.5"),
-        (dict(method="LSODA", events={"x": lambda q: q["nothing"]}), r"events: there is no quantity 'nothing'; there"),
+        (
+            dict(method="LSODA", events={"x": lambda q: q["nothing"]}),
+            "events: 'x' asks for 'nothing', which is no quantity; there",
+        ),
+        (dict(method="LSODA", events={"x": lambda q: q["loss"] / 0}), r"events: 'x' raised ZeroDivisionError"),
+        (dict(method="LSODA", events={"x": lambda q: {}[q["loss"]]}), r"events: 'x' asks for"),
+        (dict(method="LSODA", events={"x": lambda q: None}), "events: 'x' must return a number .*, got None"),
+        (dict(method="Radau", events={"x": lambda q: "1"}), "events: 'x' must return a number .*, got '1'"),
+        (dict(method="LSODA", events={"x": lambda q: q["loss"] < 0}), "events: 'x' must return a number .*, got False"),
+        (dict(method="LSODA", events={"x": 3}), "events: 'x' must be a function of the quantities of a run, got 3"),
+        (dict(method="LSODA", events=[len]), "events must be a mapping"),
+        (dict(observe="measures"), r"observe must be Measures\(\), or None for a record, got 'measures'"),
         (dict(t=0), "t must be > 0 and finite, got 0"),
         (dict(t=float("inf")), "t must be > 0 and finite, got inf"),
-        (dict(method="euler"), "method must be 'diffrax', 'LSODA' or 'Radau', got 'euler'"),
+        (dict(method="euler"), "method must be one of 'rosenbrock', 'diffrax', 'LSODA', 'Radau', got 'euler'"),
         (dict(events={"x": len}), "events are located by scipy: use method='LSODA' or 'Radau'"),
         (dict(rtol=0), "rtol must be > 0 and finite, got 0"),
         (dict(atol=2), "atol must be within 0..1, got 2"),
@@ -175,9 +196,97 @@ def test_wrong_arguments(wrong, says):
         flow(model, tm.aligned_start(model, overlap=0.3), **{"t": 5.0, **wrong})
 
 
-@pytest.mark.parametrize("method", ["diffrax", "LSODA"])
+@pytest.mark.parametrize("method", METHODS[:3])
 def test_an_integrator_that_gives_up_says_what_to_raise(method):
     model = shaped("paper")
     start = tm.aligned_start(model, overlap=0.3)
     with pytest.raises(RuntimeError, match="max_steps=2"):
         tm.flow(model, start, 1e4, times=[1e4], method=method, max_steps=2)
+
+
+ACTS = {
+    "gates": ['Block("icl", "b", until=40)', 'Block("cost", at=10, until=50)'],
+    "clamped and frozen": ['Clamp("d", overlap=0.1, residual=0.2, until=20)', 'Freeze("c", at=30, until=60)'],
+    "another loss": ['Change(until=30, loss="ciwl + alpha * cost")', "Change(at=50, alpha=0.02)"],
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Halved(Intervention):
+    """A factor that is neither 0 nor 1, and a push."""
+
+    def gates(self, model):
+        return {("icl", "a"): xr.DataArray([0.3, 0.6, 1.5], dims="seed", coords={"seed": range(3)}), ("ciwl", "b"): 0.5}
+
+    def pushes(self, model):
+        return {"d": (-0.002, 0.001)}
+
+
+@pytest.mark.parametrize("name", [*ACTS, "factors and pushes"])
+def test_interventions_are_the_same_by_sympy_and_by_jax(name):
+    """The slope with gates and pushes, derived twice; a run is at recorded times what it is without them."""
+    model = tm.coopetition()
+    acts = ACTS.get(name) or [Halved(at=5.0, until=70.0)]
+    start = tm.random_start(model, range(3), scale=0.6)
+    options = dict(t=100.0, times=[5.0, 25.0, 100.0], rtol=1e-10, atol=1e-12, interventions=acts)
+    runs = {method: tm.flow(model, start, method=method, **options) for method in METHODS}
+    plain = tm.flow(model, start, **{**options, "interventions": ()})
+    assert float(abs(plain.loss - runs["LSODA"].loss).max()) > 1e-4
+    for method in ("rosenbrock", "diffrax", "Radau"):
+        for quantity in (*LOSSES, "overlap", "residual"):
+            assert closeness(runs[method][quantity], runs["LSODA"][quantity], 1e-6, 1e-8) <= 1, (method, quantity)
+
+
+def test_a_clamped_head_is_the_same_by_all_methods():
+    model = shaped("paper")
+    start = tm.from_vectors(model, tm.random_vectors(model, range(3), 0.5), heads={"c": 2})
+    options = dict(
+        t=60.0, times=[10.0, 40.0, 60.0], rtol=1e-10, interventions=[tm.Clamp("c", entries=2, at=5, until=50)]
+    )
+    runs = {method: tm.flow(model, start, method=method, **options) for method in METHODS}
+    for method in METHODS:
+        for quantity in (*LOSSES, "overlap", "residual"):
+            assert closeness(runs[method][quantity], runs["LSODA"][quantity], 1e-6, 1e-8) <= 1, (method, quantity)
+
+
+def test_settings_of_the_user_are_respected():
+    """Neither a ban on transfers, nor errors for every rounding, nor NaN traps, nor float32 stop a flow or change."""
+    model = shaped("paper")
+    start = tm.random_start(model, range(2))
+    expected = tm.flow(model, start, 10.0)
+    with np.errstate(all="raise"), jax.transfer_guard("disallow"), jax.debug_nans(True):
+        for method in METHODS:
+            runs = tm.flow(model, start, 10.0, method=method, times=expected.time.values)
+            assert closeness(runs.loss, expected.loss, 1e-6) <= 1, method
+    assert jnp.zeros(1).dtype == jnp.float32
+
+
+def test_a_run_is_interrupted_between_calls():
+    """Well before its end, and nothing goes on afterwards."""
+    model = tm.coopetition()
+    start = tm.random_start(model, range(4000))
+    tm.flow(model, start.isel(seed=slice(2)), 1.0, times=[1.0])
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    began = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        tm.flow(model, start, 1e7, rtol=1e-12, times=[1e7])
+    assert time.perf_counter() - began < 20
+    assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name and thread.is_alive()]
+
+
+def test_a_forked_child_is_told_to_spawn():
+    code = """
+import os, warnings, toymodel as tm
+warnings.simplefilter("ignore")
+model = tm.coopetition()
+start = tm.aligned_start(model, overlap=0.3)
+tm.flow(model, start, 1.0, times=[1.0])
+if os.fork() == 0:
+    try:
+        tm.flow(model, start, 1.0, times=[1.0])
+    except RuntimeError as error:
+        os._exit(0 if "spawn" in str(error) else 2)
+    os._exit(1)
+raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -114,7 +114,7 @@ def test_random_start_scales():
         (lambda m: tm.aligned_start(m, overlap=float("nan")), "overlap must be finite, got nan"),
         (lambda m: tm.aligned_start(m, residual=-0.5), "residual must be >= 0 and finite, got -0.5"),
         (lambda m: tm.from_vectors(m, tm.random_vectors(tm.coopetition(dims=(20, 20, 20, 5)), 0)), "must have 160"),
-        (lambda m: tm.paper_start(m, 1.0), "seeds must be a whole number >= 0, got 1.0"),
+        (lambda m: tm.paper_start(m, 1.0), "seeds must be a whole number or a list of them, such as .*, got 1.0"),
         (lambda m: tm.paper_start(m, 0, heads={"q": 3}), "heads has the unknown name 'q'; allowed are"),
         (lambda m: tm.paper_start(m, 0, heads={"c": 40}), r"heads\['c'\] must be a whole number within 0..20, got 40"),
         (lambda m: tm.paper_start(m, 0, heads={"c": -1}), r"heads\['c'\] must be a whole number within 0..20, got -1"),

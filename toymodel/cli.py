@@ -16,8 +16,8 @@ from typer.core import TyperGroup
 import toymodel as tm
 from toymodel.checks import whole
 from toymodel.network import cli as network
-from toymodel.sweeps import cli as sweeps
 from toymodel.simulation.interventions import built, interventions_of
+from toymodel.sweeps import cli as sweeps
 
 
 class Commands(TyperGroup):

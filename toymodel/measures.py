@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from toymodel.checks import check_values
+
 LEARNED = 0.5  # of the unlearned loss
 NEVER = 1e300  # a time that has not come; finite, so that comparisons are all there is to do with it
 BEGIN = {
@@ -31,6 +33,7 @@ BEGIN = {
     "last": NEVER,
 }
 OF_MECHANISM = ("emergence", "minimum", "minimum_time", "end", "lifetime", "lasts", "bump", "bump_time", "final")
+VARIABLES = (*OF_MECHANISM, "winner", "phase")  # what `measure` returns: no other name in a record may be one
 PHASES = ("plateau", "transient ICL", "persistent ICL", "both", "CIWL only")
 DIVERGED = "diverged"
 
@@ -114,9 +117,7 @@ def measure(runs: xr.Dataset) -> xr.Dataset:
 
     Raises ValueError for what is no record.
     """
-    mechanisms = [str(name).removeprefix("loss_") for name in runs.data_vars if str(name).startswith("loss_")]
-    if not mechanisms or "time" not in runs.dims:
-        raise ValueError("runs must be a record with loss_<mechanism> along time, as descend and flow return it")
+    mechanisms = mechanisms_of(runs)
     dims = [d for d in runs[f"loss_{mechanisms[0]}"].dims if d != "time"]
     sizes = [runs.sizes[d] for d in dims]
     times = runs["time"].values.astype(float)
@@ -139,6 +140,31 @@ def labelled(measures: xr.Dataset) -> xr.Dataset:
     if {"icl", "ciwl"} <= set(measures["mechanism"].values.tolist()):
         measures["phase"] = phase(measures)
     return measures
+
+
+def mechanisms_of(runs: xr.Dataset) -> list[str]:
+    """The mechanisms of a record; raises ValueError for what is none, and for one without numbers to measure."""
+    names = [str(name) for name in runs.data_vars] if isinstance(runs, xr.Dataset) else []
+    mechanisms = [name.removeprefix("loss_") for name in names if name.startswith("loss_")]
+    if not mechanisms or "time" not in runs.dims:
+        raise ValueError("runs must be a record with loss_<mechanism> along time, as descend and flow return it")
+    if empty := [str(d) for d, n in runs.sizes.items() if not n]:
+        raise ValueError(f"runs is empty: there is nothing along {empty[0]!r}")
+    for m in mechanisms:
+        if f"unlearned_{m}" not in names:
+            raise ValueError(f"runs has no unlearned_{m}, the loss of a mechanism that has learned nothing")
+        losses = runs[f"loss_{m}"]
+        if losses.dtype.kind not in "iuf" or "time" not in losses.dims:
+            raise ValueError(f"runs: loss_{m} must be numbers along time")
+        if without := int(losses.isnull().all("time").sum()):
+            raise ValueError(f"runs: loss_{m} is NaN at every time in {without} of {losses.isel(time=0).size} runs")
+    return mechanisms
+
+
+def check_along_time(name: str, values: xr.DataArray) -> None:
+    """Raises ValueError unless the values are labelled, along at least one time."""
+    if not isinstance(values, xr.DataArray) or "time" not in values.coords or not values.sizes.get("time"):
+        raise ValueError(f"{name} must be a DataArray along time with at least one time, such as runs.loss")
 
 
 def phase(measures: xr.Dataset) -> xr.DataArray:
@@ -178,6 +204,8 @@ def labels_of(mechanisms: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 def first_below(values: xr.DataArray, threshold: float) -> xr.DataArray:
     """The first recorded time at which the values are below the threshold; NaN for a run that never is."""
+    check_along_time("values", values)
+    check_values("threshold", threshold, -np.inf)
     return first_true(values < threshold)
 
 

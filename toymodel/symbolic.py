@@ -11,7 +11,6 @@ of the loss takes it from here: the kernel of descent, gradient flow, fixed poin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property

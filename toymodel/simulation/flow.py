@@ -1,37 +1,33 @@
-"""Gradient flow on the reduced loss, dx/dt = -dL/dx, with error control, by two integrators that share no code.
+"""Gradient flow on the reduced loss, dx/dt = -dL/dx, with error control.
 
-"diffrax": all runs at once, Kvaerno's implicit Runge-Kutta pair of order 5 (Kvaerno 2004) with the gradient from JAX;
-each run has its own step size, and steps end on the recorded times. "scipy": one run after the other, LSODA or Radau,
-with the gradient and its Jacobian derived by sympy, and events. Both are implicit, so that 1e7 units of time cost
-little more than 1e4.
+"rosenbrock": all runs at once (`toymodel.simulation.rosenbrock`). "LSODA", "Radau": scipy's, one run after the other,
+with events (`toymodel.simulation.one_by_one`). "diffrax": the check of the others, whose gradient is derived by JAX
+and not by sympy (`toymodel.simulation.kvaerno`). All are implicit, so that 1e7 units of time cost little more than 1e4.
+
+An integrator gives coordinates at the recorded times; all that a run leaves behind is computed from these, here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-import diffrax
-import jax
-import jax.numpy as jnp
 import numpy as np
-import sympy as sp
 import xarray as xr
-from jaxtyping import Array, Float
-from scipy.integrate import solve_ivp
+from jaxtyping import Float
 
+from toymodel import measures
 from toymodel.checks import POSITIVE, check_values, mapping, number, whole
-from toymodel.model import Form, Model
-from toymodel.progress import progress_bar, shown
-from toymodel.reduction import symbols, terms
-from toymodel.simulation.interventions import Intervention
-from toymodel.simulation.observe import record
-from toymodel.simulation.problem import Stage, loss_and_slope, measured, problem_of_start
-from toymodel.simulation.state import Number, Reduced
+from toymodel.model import Model
+from toymodel.progress import progress_bar
+from toymodel.simulation.integration import Ended, Event, Integration
+from toymodel.simulation.observe import Measures, inside, measured, record
+from toymodel.simulation.problem import Problem, problem_of_start
+from toymodel.simulation.state import Reduced
 
-SCIPY_METHODS = ("LSODA", "Radau")
-Event = Callable[[Mapping[str, float]], float]
+METHODS = ("rosenbrock", "diffrax", "LSODA", "Radau")
+CHUNK = 8192  # runs whose losses at all times are in memory together when only measures are wanted
 
 
 def flow(
@@ -42,67 +38,56 @@ def flow(
     times: Any = None,
     rtol: float = 1e-9,
     atol: float = 1e-12,
-    method: str = "diffrax",
+    method: str = "rosenbrock",
     events: Mapping[str, Event] | None = None,
     max_steps: int = 100_000,
-    interventions: Sequence[Intervention] = (),
+    observe: Measures | None = None,
+    interventions: Any = (),
     weights: dict[str, Any] | None = None,
     progress: bool | None = None,
     **parameters: Any,
 ) -> xr.Dataset:
     """Gradient flow from a start until the time t, in float64.
 
-    times: when to record, increasing within 0..t; by default 0 and 512 times equally spaced in log(time) from t/1e6
-    to t. rtol, atol: tolerances of one step, relative and absolute. method: "diffrax", "LSODA" or "Radau" (the last
-    two from scipy). events (scipy only): name -> function of the quantities of a run (a mapping with loss,
-    loss_<mechanism>, costs, overlap_<x>, residual_<x>) whose first change of sign is located; its time is the
-    variable `event_<name>` (NaN if it does not happen; a jump where an intervention begins or ends is no event).
-    max_steps: of the integrator, for one run between two switches. The rest is as in `descend`.
+    Arguments:
+        model, start: the loss, and where runs begin (`tm.paper_start` and others).
+        times: when to record, increasing within 0..t; by default 0 and 512 times equally spaced in log(time) from t/1e6
+            to t.
+        rtol, atol: tolerances of one step, relative and absolute.
+        method: "rosenbrock", "diffrax", "LSODA" or "Radau" (the last two from scipy).
+        events: of scipy's methods; name -> function of the quantities of a run (a mapping with loss, loss_<mechanism>,
+            costs, overlap_<x>, residual_<x>) whose first change of sign is located. Its time is the variable
+            `event_<name>` (NaN if it does not happen; a jump where an intervention begins or ends is no event).
+        max_steps: of the integrator, for one run between two switches.
+        observe: `Measures()` in place of a record: the measures of every run, looked at at the recorded times.
+        interventions, weights, progress, parameters: as in `descend`.
 
-    Returns a record (`toymodel.simulation.observe`). Raises ValueError for an argument out of range,
-    and RuntimeError where the integrator gives up.
+    Returns:
+        A record, or measures, along the dimensions of the batch (`toymodel.simulation.observe`).
+
+    Raises:
+        ValueError for an argument out of range or an event that is no function of the quantities. RuntimeError where
+        the integrator gives up, or in the child of a fork.
+
+    >>> import toymodel as tm
+    >>> model = tm.Model({"icl": "a"}, lambda icl: icl, {"a": 4}, weights={"icl": 1.0})
+    >>> runs = tm.flow(model, tm.aligned_start(model, overlap=0.0, residual=1.0), t=2.0, times=[0, 1, 2])
+    >>> runs.residual.values.ravel().round(6).tolist()  # exp(-t)
+    [1.0, 0.367879, 0.135335]
     """
-    t, max_steps = number("t", t, POSITIVE), whole("max_steps", max_steps)
-    if method not in ("diffrax", *SCIPY_METHODS):
-        raise ValueError(f"method must be 'diffrax', 'LSODA' or 'Radau', got {method!r}")
-    if events and method == "diffrax":
-        raise ValueError("events are located by scipy: use method='LSODA' or 'Radau'")
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        if number(name, value, POSITIVE) >= 1:
-            raise ValueError(f"{name} must be within 0..1, got {value}")
-    when = recorded_times(t)
-    if times is not None:
-        check_values("times", times)
-        when = np.asarray(times, dtype=float)
-    if when.ndim != 1 or (np.diff(when) <= 0).any() or when[-1] > t:
-        raise ValueError(f"times must be an increasing list within 0..t={t:g}")
-    happening = mapping("events", events)
+    t, when = number("t", t, POSITIVE), _times(t, times)
+    options = _options(method, rtol, atol, max_steps, events)
+    if observe is not None and not isinstance(observe, Measures):
+        raise ValueError(f"observe must be Measures(), or None for a record, got {observe!r}")
     problem = problem_of_start(model, start, interventions, weights, parameters)
-    problem.check_end(t, len(when))
-    solve = partial(_scipy, method=method, events=happening) if method != "diffrax" else _diffrax
-    solve = partial(solve, rtol=rtol, atol=atol, max_steps=max_steps, progress=progress)
-    attrs = {"integrator": f"flow ({method})", "rtol": rtol, "atol": atol, **start.attrs}
-    found: dict[str, np.ndarray] = {}
-    seen: list[dict[str, np.ndarray]] = []
-    with jax.enable_x64(True):
-        state = problem.reduced(start)
-        weights = {x: problem.batch.flat(w) for x, w in problem.weights.items()}
-        for stage in problem.stages(float(t)):
-            state = problem.begin(stage, state)
-            last = stage.end == t
-            inside = when[(when >= stage.start) & ((when <= t) if last else (when < stage.end))]
-            values = {p: problem.batch.flat(value) for p, value in stage.parameters.items()}
-            track, state, happened = solve(stage, state, weights, values, inside)
-            seen.append(measured(model.form, stage.form, state, jnp.asarray(track), weights, values, len(inside)))
-            for name, at in happened.items():
-                found[name] = np.fmin(found.get(name, at), at)
-        norms = np.stack([state.target[x] for x in model.vectors], -1)
-    losses = {name: np.concatenate([part[name] for part in seen]) for name in seen[0]}
-    planes = {name: losses.pop(name) for name in ("overlap", "residual")} | {"target_norm": norms}
-    runs = record(problem, when, None, losses, planes, attrs)
-    for name, at in found.items():
-        runs[f"event_{name}"] = problem.batch.labelled(at)
-    return runs
+    problem.check_end(t, 0 if observe else len(when))
+    stages = len(list(problem.stages(t)))
+    attrs = {"integrator": f"flow ({method})", "rtol": options["rtol"], "atol": options["atol"], **start.attrs}
+    with progress_bar(problem.batch.runs * stages, f"flow ({method})", progress, "run") as bar:
+        runs = [_Run(part, when, observe, {**options, "bar": bar}).through(start, t) for part in _chunks(problem)]
+    if observe is not None:
+        return _measured(problem, runs, when, t, observe, attrs)
+    return _record(problem, runs, when, attrs)
 
 
 def recorded_times(t: float) -> np.ndarray:
@@ -110,193 +95,157 @@ def recorded_times(t: float) -> np.ndarray:
     return np.concatenate([[0.0], np.geomspace(t * 1e-6, t, 512)])
 
 
-def _diffrax(
-    stage: Stage,
-    state: Reduced,
-    weights: Any,
-    values: Any,
-    when: np.ndarray,
-    *,
-    rtol: float,
-    atol: float,
-    max_steps: int,
-    progress: bool | None,
-) -> tuple[Any, Reduced, dict[str, np.ndarray]]:
-    """One stage of all runs: the coordinates at the times `when`, and the state at its end."""
-    ends = np.unique([*when, stage.end])
-    spans = (stage.start, jnp.asarray(ends), rtol, atol)
-    track, fine = _kvaerno(stage.form, stage.blocked, state, weights, values, *spans, max_steps, shown(progress))
-    if not bool(np.all(fine)):
-        raise RuntimeError(
-            f"the flow of {int(np.sum(~np.asarray(fine)))} runs did not reach t={stage.end:g}: "
-            f"raise max_steps={max_steps}, or rtol={rtol:g}"
-        )
-    return track[: len(when)], state.at(track[-1]), {}
+def _times(t: float, times: Any) -> Float[np.ndarray, " time"]:
+    if times is None:
+        return recorded_times(t)
+    check_values("times", times)
+    when = np.asarray(times, dtype=float)
+    if when.ndim != 1 or (np.diff(when) <= 0).any() or when[-1] > t:
+        raise ValueError(f"times must be an increasing list within 0..t={t:g}")
+    return when
 
 
-@partial(jax.jit, static_argnames=("form", "blocked", "max_steps", "progress"))
-def _kvaerno(
-    form: Form,
-    blocked: frozenset[tuple[str, str]],
-    state: Reduced,
-    weights: dict[str, Any],
-    values: dict[str, Any],
-    begin: Number,
-    when: Float[Array, " time"],
-    rtol: Any,
-    atol: Any,
-    max_steps: int,
-    progress: bool,
-) -> tuple[Float[Array, "time coordinate run"], Any]:
-    def one(state, weights, values):
-        def slope(_t, y, _args):
-            _, slope_u, slope_v = loss_and_slope(form, blocked, state.at(y), weights, values)
-            still = jnp.zeros(())
-            return -jnp.stack([slope.get(x, still) for slope in (slope_u, slope_v) for x in state.order])
-
-        solver = diffrax.Kvaerno5(root_finder=diffrax.VeryChord(rtol=rtol, atol=atol))
-        control = diffrax.ClipStepSizeController(diffrax.PIDController(rtol=rtol, atol=atol), step_ts=when)
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(slope),
-            solver,
-            begin,
-            when[-1],
-            None,
-            state.coordinates(),
-            saveat=diffrax.SaveAt(ts=when),
-            stepsize_controller=control,
-            max_steps=max_steps,
-            throw=False,
-            progress_meter=diffrax.TqdmProgressMeter() if progress else diffrax.NoProgressMeter(),
-        )
-        return solution.ys, solution.result == diffrax.RESULTS.successful
-
-    track, fine = jax.vmap(one)(state, weights, values)
-    return jnp.moveaxis(jnp.asarray(track), 0, -1), fine
+def _options(method: Any, rtol: Any, atol: Any, max_steps: Any, events: Any) -> dict[str, Any]:
+    """What an integrator is told, checked."""
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}, got {method!r}")
+    happening = mapping("events", events)
+    if happening and method not in ("LSODA", "Radau"):
+        raise ValueError("events are located by scipy: use method='LSODA' or 'Radau'")
+    for name, event in happening.items():
+        if not callable(event):
+            raise ValueError(f"events: {name!r} must be a function of the quantities of a run, got {event!r}")
+    found = {"rtol": number("rtol", rtol, POSITIVE), "atol": number("atol", atol, POSITIVE)}
+    for name, value in found.items():
+        if value >= 1:
+            raise ValueError(f"{name} must be within 0..1, got {value:g}")
+    return {**found, "method": method, "events": happening, "max_steps": whole("max_steps", max_steps)}
 
 
-def _scipy(
-    stage: Stage,
-    state: Reduced,
-    weights: Any,
-    values: Any,
-    when: np.ndarray,
-    *,
-    rtol: float,
-    atol: float,
-    max_steps: int,
-    progress: bool | None,
-    method: str,
-    events: dict[str, Event],
-) -> tuple[Any, Reduced, dict[str, np.ndarray]]:
-    """One stage, run by run."""
-    slope, jacobian, observed = _symbolic(stage.form, stage.blocked, frozenset(state.heads), state.fixed)
-    ends = np.unique([*when, stage.end])
-    runs = len(state.u[stage.form.vectors[0]])
-    tracks = np.empty((len(ends), 2 * len(state.u), runs))
-    found = {name: np.full(runs, np.nan) for name in events}
-    bar = progress_bar(runs, f"flow ({method})", progress, "run")
-    for r in range(runs):
-        bar.update()
-        one = jax.tree.map(lambda leaf, r=r: leaf[r], state)
-        constants = [
-            *(float(number) for x in one.order for number in (one.target[x], *one.heads.get(x, ()))),
-            *(weights[t][r] for t in stage.form.terms),
-            *(values[p][r] for p in stage.form.parameters),
-        ]
-        solution = solve_ivp(
-            _counting(slope, max_steps, method),
-            (stage.start, stage.end),
-            np.asarray(one.coordinates()),
-            method=method,
-            t_eval=ends,
-            rtol=rtol,
-            atol=atol,
-            jac=lambda _t, y, *constants: np.array(jacobian(*y, *constants)),
-            events=[partial(_located, observed=observed, event=event) for event in events.values()] or None,
-            args=constants,
-        )
-        if not solution.success:
-            raise RuntimeError(f"scipy's {method} did not reach t={stage.end:g} in run {r}: {solution.message}")
-        tracks[:, :, r] = solution.y.T
-        for name, at in zip(events, solution.t_events or [], strict=False):
-            found[name][r] = at[0] if len(at) else np.nan
-    bar.close()
-    return tracks[: len(when)], state.at(jnp.asarray(tracks[-1])), found
+def _integrate(work: Integration) -> Ended:
+    """By the method that was asked for; each is imported when it is first used."""
+    if work.method == "rosenbrock":
+        from toymodel.simulation.rosenbrock import rosenbrock
+
+        return rosenbrock(work)
+    if work.method == "diffrax":
+        from toymodel.simulation.kvaerno import kvaerno
+
+        return kvaerno(work)
+    from toymodel.simulation.one_by_one import one_by_one
+
+    return one_by_one(work)
 
 
-def _located(_t: float, y: Any, *constants: float, observed: Observed, event: Event) -> float:
-    """The value of an event; scipy looks for its change of sign."""
-    quantities = dict(zip(observed.names, observed.function(*y, *constants), strict=True))
-    try:
-        return event(quantities)
-    except KeyError as error:
-        raise ValueError(f"events: there is no quantity {error}; there are {observed.names}") from None
+def _chunks(problem: Problem) -> Iterator[Problem]:
+    """The problem of some runs after the other."""
+    for first in range(0, problem.batch.runs, CHUNK):
+        yield replace(problem, batch=replace(problem.batch, block=slice(first, first + CHUNK)))
 
 
-class Observed(NamedTuple):
-    """Names of the quantities that an event may ask for, and the function that computes them."""
+@dataclass
+class _Run:
+    """Some runs on their way, and what they leave behind.
 
-    names: list[str]
-    function: Callable[..., Any]
+    seen: quantity -> (time, run): all of a record, or only losses; happened: event -> (run,).
+    """
 
+    problem: Problem
+    when: np.ndarray
+    observe: Measures | None
+    options: dict[str, Any]
+    seen: dict[str, np.ndarray] = field(default_factory=dict)
+    happened: dict[str, np.ndarray] = field(default_factory=dict)
+    start: Reduced | None = None
 
-@lru_cache
-def _symbolic(
-    form: Form, blocked: frozenset[tuple[str, str]], heads: frozenset[str], fixed: frozenset[str]
-) -> tuple[Callable[..., Any], Callable[..., Any], Observed]:
-    """The right-hand side, its Jacobian and the observable quantities as functions of numbers."""
-    arguments, slope, jacobian, seen = symbolic_slope(form, blocked, heads, fixed)
-    compiled = [sp.lambdify(arguments, value, "math", cse=True) for value in (slope, jacobian, list(seen.values()))]
-    return compiled[0], compiled[1], Observed(list(seen), compiled[2])
-
-
-def symbolic_slope(
-    form: Form, blocked: frozenset[tuple[str, str]], heads: frozenset[str], fixed: frozenset[str]
-) -> tuple[list[Any], list[Any], list[list[Any]], dict[str, Any]]:
-    """-dL/dy, its Jacobian and the observable quantities from the symbolic loss, after the symbols that they use:
-    coordinates, target norms and shares of heads, weights, parameters."""
-    planes, weights, parameters = symbols(form, heads)
-    values = terms(form, planes, weights)
-    inside: Any = {sp.Symbol(t, nonnegative=True): value for t, value in values.items()}
-    order = sorted(form.vectors)
-    free = [planes[x].u for x in order] + [planes[x].v for x in order]
-    expression = sp.sympify(form.loss(**{str(t): t for t in inside}, **parameters))
-    slope = [
-        sp.Integer(0)
-        if x in fixed
-        else -sp.Add(
-            *(
-                sp.diff(expression, t).subs(inside) * sp.diff(value, y)
-                for t, value in inside.items()
-                if (str(t), x) not in blocked
+    def through(self, start: xr.Dataset, t: float) -> _Run:
+        """All stages, one after the other."""
+        self.start = state = self.problem.reduced(start)
+        for stage in self.problem.stages(t):
+            state = self.problem.begin(stage, state)
+            system = stage.system(state)
+            constants = np.stack(self.problem.constants(stage, state))
+            times = slice(*np.searchsorted(self.when, [stage.start, np.inf if stage.end == t else stage.end]))
+            keep = self.keeper(system, constants, times)
+            ends, happened = _integrate(
+                Integration(
+                    system,
+                    state.coordinates(),
+                    constants,
+                    stage.start,
+                    stage.end,
+                    self.when[times],
+                    keep,
+                    **self.options,
+                )
             )
-        )
-        for x, y in zip([*order, *order], free, strict=True)
-    ]
-    jacobian = [[sp.diff(row, y) for y in free] for row in slope]
-    seen = {
-        "loss": expression.subs(inside),
-        **{(f"loss_{t}" if t in form.mechanisms else t): value for t, value in values.items()},
-        **{f"overlap_{x}": planes[x].overlap for x in form.vectors},
-        **{f"residual_{x}": sp.sqrt(planes[x].residual_square) for x in form.vectors},
+            state = state.at(ends)
+            for name, at in happened.items():
+                self.happened[name] = np.fmin(self.happened.get(name, at), at)
+        return self
+
+    def keeper(self, system: Any, constants: np.ndarray, times: slice) -> Any:
+        """Computes the quantities of some runs from their coordinates (time, coordinate, run), and keeps them."""
+        wanted = {name: value for name, value in system.observed.items() if self.observe is None or name in self.losses}
+        function = system.function(list(wanted.values()), "numpy")
+        for name in wanted:
+            self.seen.setdefault(name, np.full((len(self.when), constants.shape[1]), np.nan))
+
+        def keep(runs: slice, track: np.ndarray) -> None:
+            with np.errstate(all="ignore"):
+                values = function(*np.moveaxis(track, 1, 0), *constants[:, runs])
+            for name, value in zip(wanted, values, strict=True):
+                self.seen[name][times, runs] = value
+
+        return keep
+
+    @property
+    def losses(self) -> set[str]:
+        """What measures are taken of."""
+        total = {"loss"} if self.observe is not None and self.observe.stop_below is not None else set()
+        return total | {f"loss_{m}" for m in self.problem.model.mechanisms}
+
+    def known(self, stop_below: float | None) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray]:
+        """What is known of each mechanism (`measures.BEGIN`), the loss below which it is learned, and when it ended."""
+        assert self.start is not None
+        learned = inside(self.problem, self.start)
+        stopped = np.full(len(next(iter(learned.values()))), measures.NEVER)
+        losses = {m: self.seen[f"loss_{m}"] for m in learned}
+        if stop_below is not None:
+            below = self.seen["loss"] < stop_below
+            ends = below.any(0)
+            stopped = np.where(ends, self.when[below.argmax(0)], measures.NEVER)
+            losses = {m: np.where(self.when[:, None] <= stopped, value, np.nan) for m, value in losses.items()}
+        return {m: measures.followed(self.when, losses[m], learned[m]) for m in learned}, learned, stopped
+
+
+def _measured(
+    problem: Problem, runs: list[_Run], when: np.ndarray, t: float, observe: Measures, attrs: dict[str, Any]
+) -> xr.Dataset:
+    found = [run.known(observe.stop_below) for run in runs]
+    known, learned, stopped = (_joined([part[i] for part in found]) for i in range(3))
+    last = np.where(stopped < measures.NEVER, stopped, when[-1])
+    finite = np.ones(len(stopped), bool)
+    ended = None if observe.stop_below is None else stopped
+    return measured(problem, known, learned, last, 1.0, finite, ended, attrs)
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Arrays of the chunks as arrays of all runs."""
+    if isinstance(parts[0], dict):
+        return {name: _joined([part[name] for part in parts]) for name in parts[0]}
+    return np.concatenate(parts, -1)
+
+
+def _record(problem: Problem, runs: list[_Run], when: np.ndarray, attrs: dict[str, Any]) -> xr.Dataset:
+    vectors = problem.model.vectors
+    seen, happened = _joined([run.seen for run in runs]), _joined([run.happened for run in runs])
+    planes: dict[str, Any] = {
+        name: np.stack([seen.pop(f"{name}_{x}") for x in vectors], -1) for name in ("overlap", "residual")
     }
-    constants = [c for x in order for c in planes[x][2:] if isinstance(c, sp.Symbol)]
-    arguments = [*free, *constants, *weights.values(), *parameters.values()]
-    return arguments, slope, jacobian, seen
-
-
-def _counting(slope: Callable[..., Any], most: int, method: str) -> Callable[..., Any]:
-    """The right-hand side for scipy, until it was called more often than `most` steps of an integrator would."""
-    calls = 0
-
-    def counted(_t: float, y: Any, *constants: float) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls > 20 * most:
-            raise RuntimeError(
-                f"scipy's {method} took more than about max_steps={most} steps; raise max_steps, or rtol"
-            )
-        return slope(*y, *constants)
-
-    return counted
+    norms = _joined([run.start.target for run in runs if run.start is not None])
+    planes["target_norm"] = np.stack([norms[x] for x in vectors], -1)
+    made = record(problem, when, None, seen, planes, attrs)
+    for name, at in happened.items():
+        made[f"event_{name}"] = problem.batch.labelled(at)
+    return made

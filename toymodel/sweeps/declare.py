@@ -16,30 +16,45 @@ The weights and target norms of a model keep their ratio to the default ones whe
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
 
 from toymodel import presets
 from toymodel.batch import as_text
+from toymodel.checks import (
+    MOST_ENTRIES,
+    MOST_RATE,
+    MOST_RUNS,
+    LearningRate,
+    PathLike,
+    Positive,
+    Steps,
+    Tolerance,
+    checked,
+    number,
+    shown,
+)
 from toymodel.model import Model
+from toymodel.names import LABELLED, OF_VECTORS, check_name
 from toymodel.simulation.interventions import digest, interventions_of, names_in
 from toymodel.start import check_start
 from toymodel.sweeps.axes import Axis, Samples, axis_of, design_of, seeds_of
 
 STARTS = ("paper", "random", "aligned")
-INTEGRATORS = ("descent", "flow")
-PREFIXES = ("scale", "target_scale", "dim", "norm", "target_norm", "overlap", "residual")
-LABELLED = ("integrator", "intervention")
+Integrator = Literal["descent", "flow"]
+INTEGRATORS = get_args(Integrator)
 CHUNK = 16_384
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Sweep:
     """See `toymodel.sweep` for the fields; all of them are checked here, with a ValueError that names the field."""
@@ -47,17 +62,17 @@ class Sweep:
     model: Model
     over: Mapping[str, Any]
     seeds: Any = 0
-    steps: int = 16_000
+    steps: Steps = 16_000
     start: Any = "paper"
-    lr: float = 1.0
-    integrator: str = "descent"
+    lr: LearningRate = 1.0
+    integrator: Integrator = "descent"
     interventions: Sequence[Any] | str = ()
-    fixed: Mapping[str, float] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     design: Samples | str | None = None
-    stop_below: float | None = None
-    every: int | None = None
-    rtol: float = 1e-6
-    chunk: int | None = None
+    stop_below: Positive | None = None
+    every: Steps | None = None
+    rtol: Tolerance = 1e-6
+    chunk: Steps | None = None
 
     def __post_init__(self):
         put = object.__setattr__
@@ -65,30 +80,23 @@ class Sweep:
         put(self, "seeds", seeds_of(self.seeds))
         put(self, "design", design_of(self.design))
         put(self, "interventions", interventions_of(self.interventions))
-        put(self, "fixed", {name: float(value) for name, value in dict(self.fixed).items()})
+        put(self, "fixed", {name: number(f"fixed: {name}", value, -np.inf) for name, value in self.fixed.items()})
         put(self, "chunk", self.chunk if self.chunk is not None else CHUNK if self.every is None else 512)
+        for name, kind in (("steps", int), ("chunk", int), ("every", int), ("lr", float), ("rtol", float)):
+            given = getattr(self, name)
+            put(self, name, None if given is None else kind(given))  # numpy's numbers cannot be written to JSON
+        put(self, "stop_below", None if self.stop_below is None else float(self.stop_below))
         self._check()
 
     def _check(self) -> None:
-        for name in ("steps", "chunk", "every"):
-            value = getattr(self, name)
-            if not (name == "every" and value is None) and (not isinstance(value, (int, np.integer)) or value < 1):
-                raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
-        if self.integrator not in INTEGRATORS:
-            raise ValueError(f"integrator must be one of {INTEGRATORS}, got {self.integrator!r}")
         self._check_start()
-        if not (np.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr must be > 0 and finite, got {self.lr}")
-        if self.stop_below is not None and not self.stop_below > 0:
-            raise ValueError(f"stop_below must be > 0, got {self.stop_below}")
-        if not 0 < self.rtol < 1:
-            raise ValueError(f"rtol must be within 0..1, got {self.rtol}")
         if both := set(self.over) & set(self.fixed):
             raise ValueError(f"{sorted(both)[0]} is both varied and fixed")
         if not self.over and self.design is not None:
             raise ValueError("a design needs at least one range in over")
         for name in (*self.over, *self.fixed):
             self._check_name(name)
+        self._check_size()
         if missing := self.free_names - {*self.over, *self.fixed}:
             raise ValueError(f"an intervention uses {sorted(missing)[0]!r}, which is neither varied nor fixed")
         for act in self.interventions:
@@ -140,14 +148,26 @@ class Sweep:
         return interventions_of(dict(zip(axis.values, axis.texts, strict=True))[label])
 
     def _check_name(self, name: str) -> None:
-        if name in self.free_names or name in self.allowed:
+        if name in self.allowed:
+            return
+        if name in self.free_names:
+            check_name("over", name, self.model.vectors, self.model.terms, parameter=True)
             return
         raise ValueError(f"cannot vary or fix {name!r}; allowed are {', '.join(self.allowed)}")
+
+    def _check_size(self) -> None:
+        """Raises ValueError where there are more runs than can be computed, before anything is allocated for them."""
+        points = [axis.size for axis in self.over.values()] if self.design is None else [self.design.count]  # type: ignore[union-attr]
+        sizes = [size for size in (*points, 1 if isinstance(self.seeds, int) else len(self.seeds)) if size != 1]
+        if math.prod(sizes) > MOST_RUNS:
+            raise ValueError(
+                f"over and seeds make {' x '.join(f'{n:,}' for n in sizes)} runs, at most {MOST_RUNS:,} can be swept"
+            )
 
     @cached_property
     def allowed(self) -> tuple[str, ...]:
         """The names that can be varied or fixed."""
-        of_vectors = [f"{prefix}_{x}" for prefix in PREFIXES for x in self.model.vectors]
+        of_vectors = [f"{prefix}_{x}" for prefix in OF_VECTORS for x in self.model.vectors]
         of_terms = [f"weight_{t}" for t in self.model.terms]
         return (*self.model.parameters, "lr", *LABELLED, "scale", "target_scale", *of_vectors, *of_terms)
 
@@ -173,6 +193,9 @@ class Sweep:
         if len(wrong):
             allowed = "a whole number >= 1" if name.startswith("dim_") else "> 0" if positive else ">= 0"
             raise ValueError(f"{name} must be {allowed}{' and finite' * (name[:4] != 'dim_')}, got {wrong[0]:g}")
+        most = MOST_ENTRIES if name.startswith("dim_") else MOST_RATE if name == "lr" else np.inf
+        if (values > most).any():
+            raise ValueError(f"{name} must be at most {most:,}, got {values.max():g}")
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -192,20 +215,25 @@ class Sweep:
         }
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sweep) and self.identity == other.identity
+        return isinstance(other, Sweep) and json.dumps(self.identity) == json.dumps(other.identity)
 
     def __hash__(self) -> int:
         return hash(json.dumps(self.identity))
 
     @classmethod
-    def from_toml(cls, path: str | Path) -> tuple[Sweep, str | None]:
-        """The sweep that a TOML file declares, and its `store`, if it names one."""
+    @checked
+    def from_toml(cls, path: PathLike) -> tuple[Sweep, str | None]:
+        """The sweep that a TOML file declares, and its `store`, if it names one.
+
+        Raises OSError where the file cannot be read, ValueError for what is wrong in it.
+        """
         try:
-            with open(path, "rb") as file:
-                parts = tomllib.load(file)
-        except tomllib.TOMLDecodeError as error:
+            parts = tomllib.loads(Path(path).read_text("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"{path} is not TOML: {error}") from None
         store = parts.pop("store", None)
+        if not isinstance(store, str | None):
+            raise ValueError(f"{path}: store must be text, the name of a folder, got {shown(store)}")
         allowed = set(cls.__dataclass_fields__)
         if unknown := set(parts) - allowed:
             raise ValueError(f"{path}: unknown entry {sorted(unknown)[0]!r}; allowed are {sorted(allowed | {'store'})}")
@@ -214,16 +242,17 @@ class Sweep:
 
 
 def model_of_table(table: Mapping[str, Any] | str) -> Model:
-    """A model from a table: a preset with its arguments, or what `Model.from_expression` takes."""
+    """A model from a table: a preset with its arguments, or what `Model.from_table` takes."""
+    if not isinstance(table, (str, Mapping)):
+        raise ValueError(f"model must be a table or the name of a preset, got {shown(table)}")
     table = {"preset": table} if isinstance(table, str) else dict(table)
     if "preset" not in table:
-        return Model.from_expression(**table)
+        return Model.from_table(table)
     name = table.pop("preset")
-    preset = getattr(presets, name, None)
-    if name.startswith("_") or getattr(preset, "__annotations__", {}).get("return") != "Model":
-        raise ValueError(f"model: unknown preset {name!r}; one is 'coopetition'")
-    dims = table.pop("dims", None)
+    preset = getattr(presets, name, None) if isinstance(name, str) and not name.startswith("_") else None
+    if getattr(preset, "__annotations__", {}).get("return") not in ("Model", Model):
+        raise ValueError(f"model: unknown preset {shown(name)}; one is 'coopetition'")
     try:
-        return preset(**table, **({} if dims is None else {"dims": tuple(dims)}))  # type: ignore[misc]
+        return preset(**table)  # type: ignore[misc]
     except TypeError as error:
         raise ValueError(f"model: {error}") from None
