@@ -63,6 +63,7 @@ for write in (lambda p: tm.save(runs, p / "a.nc"), lambda p: plotting.save(figur
 """
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files_is_one_clear_error(tmp_path):
     """A real failing write, of a record and of a figure: nothing is left."""
     done = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True)

@@ -23,6 +23,7 @@ def all_different(rows):
     return all(len(set(row)) == len(row) for row in rows.tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [2, 4])
 def test_full_has_the_query_once_in_context_under_its_own_label(pairs):
     context, query, _, labels, target = drawn(kind="full", pairs=pairs)
@@ -165,6 +166,7 @@ def test_wrong_inputs_are_named():
         sample(key, TABLE[:3], Sequences(), 5)
 
 
+@pytest.mark.slow
 def test_measures_count():
     batch = Batch(jnp.zeros((3, 3, 2)), jnp.array([[1, 2], [1, 2], [3, 0]]), jnp.array([1, 2, 3]))
     logits = jnp.array([[9.0, 2.0, 1.0, 0.0], [0.0, 5.0, 1.0, 0.0], [0.0, 0.0, 0.0, 7.0]])

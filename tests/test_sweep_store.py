@@ -71,6 +71,7 @@ def test_a_store_holds_what_a_sweep_in_memory_returns(whole):
     assert tm.model_of(stored) == MODEL
 
 
+@pytest.mark.slow
 def test_any_size_of_chunk_gives_the_same_measures(whole):
     for chunk in (1, 7, 60):
         other = tm.sweep(MODEL, **{**ARGUMENTS, "chunk": chunk})
@@ -283,6 +284,7 @@ def test_values_that_are_no_whole_chunk_are_refused(tmp_path):
         assert store.pending() == list(range(6))
 
 
+@pytest.mark.slow
 def test_a_second_process_is_told_that_one_is_at_work(tmp_path):
     """While it makes the store, and while it goes on; a lock that a killed process left does not hold."""
     path, sweep = tmp_path / "a.zarr", tm.Sweep(MODEL, **ARGUMENTS)
