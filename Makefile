@@ -14,7 +14,7 @@ TWO := --numprocesses 2 --dist loadfile
 STALE = $(RUN) -m toymodel.files stale
 MAKEFLAGS += --jobs=2
 
-.PHONY: help figures check lint test test-oldest derivations benchmarks networks pictures lock clean FORCE
+.PHONY: help figures check lint fast test test-oldest derivations benchmarks networks pictures lock clean FORCE
 
 figures: $(ENV)/ready
 	@stale=$$($(STALE) $(FIGURES)) || exit 1; echo "$$(echo $$stale | wc -w) of $(words $(FIGURES)) figures are stale"; \
@@ -56,7 +56,11 @@ lint: $(ENV)/ready
 	$(ENV)/bin/basedpyright
 	$(ENV)/bin/lint-imports --no-cache
 
-check: lint
+# Types take as long as the fast tests, so the two run side by side.
+check: $(ENV)/ready
+	@$(MAKE) --no-print-directory --output-sync=target lint fast
+
+fast: $(ENV)/ready
 	$(RUN) -m pytest $(TWO) -m "not slow"
 
 test: lint

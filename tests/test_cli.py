@@ -81,6 +81,7 @@ def test_the_long_pathway_starts_small(monkeypatch, capsys, tmp_path):
     assert (overlap.sel(vector=list("abce")) < 0.1).all()
 
 
+@pytest.mark.slow
 def test_flow_from_the_command_line(monkeypatch, capsys, tmp_path):
     file = tmp_path / "run.nc"
     status, _, err = called(

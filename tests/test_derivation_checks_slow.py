@@ -12,6 +12,8 @@ from page import Page
 
 from toymodel.theory import lifetime as theory_of_lifetime
 
+pytestmark = pytest.mark.slow
+
 OFF = 1 + sp.Rational(1, 10**12)
 LIFETIME = {  # the closed forms, and the section of the derivation that must refuse each when it is wrong
     "slaved_overlap": lifetime.drift,

@@ -84,10 +84,12 @@ def test_limits_pass_and_others_do_not():
             assert_limit(sp.sin(k * x) / x, x, wrong)
 
 
+@pytest.mark.slow
 def test_the_reduction_holds():
     assert derivation.build().checks > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [sp.Rational(1, 2), sp.Rational(10**12 + 1, 10**12)])
 def test_a_perturbed_loss_does_not_reduce(monkeypatch, factor):
     """A wrong coefficient in the reduced loss, however small, is found."""

@@ -36,6 +36,7 @@ def start(model):
     return tm.random_start(model, range(5), scale=0.3)
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(case=cases())
 def test_reduced_descent_is_the_descent_of_all_entries(case):
@@ -52,6 +53,7 @@ def test_reduced_descent_is_the_descent_of_all_entries(case):
         assert (abs(reduced[name] - full[name]) <= 1e-9 * length).all(), name
 
 
+@pytest.mark.slow
 def test_float32_descent_of_the_paper_stays_close():
     model = tm.coopetition()
     vectors = tm.paper_vectors(model, 7)
@@ -90,6 +92,7 @@ def test_residual_direction_never_turns():
         assert direction @ first[x] == pytest.approx(1, abs=1e-12), x
 
 
+@pytest.mark.slow
 def test_noise_turns_the_residual_and_sampling_is_unbiased(model):
     """With sampled entries a step is right in the mean: over 4,000 runs, within four standard errors."""
     vectors = tm.random_vectors(model, 3)
@@ -113,6 +116,7 @@ def test_every_thins_the_record_and_nothing_else(model, start, every):
     xr.testing.assert_allclose(thin, whole.isel(time=marks), rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_long_runs_are_recorded_in_pieces(model, start, monkeypatch):
     """The pieces between which a run can be interrupted change nothing, of whatever length they are."""
     noisy = partial(tm.descend_vectors, noise=0.1, sample=3)

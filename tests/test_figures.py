@@ -115,6 +115,7 @@ def test_nothing_is_stale_when_drawn(project):
         ("toymodel/toymodel.mplstyle", {"one", "other"}),
         ("toymodel/plotting.py", {"one", "other"}),
         ("toymodel/reduction.py", set()),
+        ("toymodel/files.py", set()),
     ],
 )
 def test_an_edit_redraws_exactly_what_it_made_stale(project, edited, source, redrawn):
@@ -148,6 +149,7 @@ def test_what_is_deleted_is_stale(project, name):
         shutil.move(project / "moved", project / name)
 
 
+@pytest.mark.slow
 def test_make_draws_what_is_stale_and_says_how_many(project, edited):
     def make(*targets: str) -> list[str]:
         command = ["make", *targets, f"RUN={sys.executable}"]
@@ -166,6 +168,7 @@ def test_make_draws_what_is_stale_and_says_how_many(project, edited):
     assert make("figures") == ["0 of 2 figures are stale", where]
 
 
+@pytest.mark.slow
 def test_same_input_same_bytes(project):
     """Another hash seed, another time, another language, a backend that cannot be had: the same files."""
     before = {kind: (project / f"figures/out/one.{kind}").read_bytes() for kind in KINDS}
@@ -175,6 +178,7 @@ def test_same_input_same_bytes(project):
     assert before["md"].startswith(b"![one](one.png)\n\nA line of 0.1.\n\n<!-- made: one.md, ")
 
 
+@pytest.mark.slow
 def test_a_figure_that_fails_leaves_no_pieces(project):
     (project / "figures/broken.py").write_text(
         OF_NOTHING.replace("plotting.finish", "ax.set_title('$\\\\frac$')\nplotting.finish")
@@ -186,6 +190,7 @@ def test_a_figure_that_fails_leaves_no_pieces(project):
     assert not [name for name in left if "broken" in name]
 
 
+@pytest.mark.slow
 def test_drawing_leaves_the_backend_to_the_user(project):
     """In a notebook the user's own choice, for plots within the page, still holds after a figure of the project."""
     drawn = "import sys, matplotlib; from toymodel import plotting; plotting.new(); "

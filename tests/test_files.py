@@ -63,6 +63,7 @@ for write in (lambda p: tm.save(runs, p / "a.nc"), lambda p: plotting.save(figur
 """
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files_is_one_clear_error(tmp_path):
     """A real failing write, of a record and of a figure: nothing is left."""
     done = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True)
@@ -192,7 +193,7 @@ def test_imports_are_read_from_the_code():
     assert {"toymodel/__init__.py", "toymodel/sweeps/grid.py", "toymodel/model.py", "toymodel/measures.py"} <= found
     assert "toymodel/plotting.py" not in found and "toymodel/cli.py" not in found
     of_plots = {path.name for path in files.imports(plotting)}
-    assert of_plots == {"__init__.py", "plotting.py", "files.py"}
+    assert of_plots == {"__init__.py", "plotting.py"}  # how a file is written changes no figure
 
 
 @pytest.mark.parametrize("value", [None, True, {"a": 1}, [[1, 2], [3, 4]], [None], 1j])

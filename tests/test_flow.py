@@ -22,6 +22,8 @@ import toymodel as tm
 from toymodel.simulation.interventions import Intervention
 from toymodel.simulation.tensors import tensor_loss
 
+pytestmark = pytest.mark.slow
+
 flow = inspect.unwrap(tm.flow)  # without the check of types that users have not
 METHODS = ("rosenbrock", "diffrax", "LSODA", "Radau")
 LOSSES = ("loss", "loss_icl", "loss_ciwl", "cost")

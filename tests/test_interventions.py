@@ -90,6 +90,7 @@ def test_reduced_and_full_runs_alike(model, vectors, start, other, name):
     assert float(abs(reduced.overlap - without.overlap).max()) > 1e-3, "the intervention does nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_flow_is_the_limit_of_small_steps(model, start, other, name):
     """Extrapolated from two step sizes, descent with an intervention is the flow with it."""
@@ -102,6 +103,7 @@ def test_flow_is_the_limit_of_small_steps(model, start, other, name):
         assert closeness(2 * right - left, flow[name], relative=1e-5, absolute=1e-5) <= 1, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["block the cost of a clamped vector", "clamp the first entries"])
 def test_flow_alike_by_both_integrators(model, start, other, name):
     options = dict(t=5.0, times=[0.0, 2.0, 5.0], interventions=listed(other)[name])

@@ -160,6 +160,7 @@ LETTERS = "abcde"
 TERMS = st.lists(st.text(LETTERS, min_size=1, max_size=4), min_size=1, max_size=3)
 
 
+@pytest.mark.slow
 @given(mechanisms=TERMS, costs=TERMS)
 def test_balances_hold_for_any_model(mechanisms, costs):
     """The rate of every balance equals that of the gradient flow of the symbolic reduced loss, at a random point."""

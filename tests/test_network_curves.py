@@ -44,6 +44,7 @@ def test_the_bump_is_of_the_mean_while_icl_is_there():
     assert bump(record(np.repeat(flip[:1], 400, 0), falling)) == pytest.approx(1.0, abs=0.01)
 
 
+@pytest.mark.slow
 def test_induction_is_measured_on_icl_sequences_and_lookup_on_those_of_ciwl():
     """A network that can only look up a label's own code, and one that can only look one token back."""
     classes = GaussianClasses(classes=6, exemplars=1, features=8, noise=0.0, norm=1.0)

@@ -23,6 +23,7 @@ def all_different(rows):
     return all(len(set(row)) == len(row) for row in rows.tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [2, 4])
 def test_full_has_the_query_once_in_context_under_its_own_label(pairs):
     context, query, _, labels, target = drawn(kind="full", pairs=pairs)
@@ -78,6 +79,7 @@ def test_matched_queries_are_the_exemplar_in_context():
     assert abs(same.mean() - 1 / EXEMPLARS) < 0.03
 
 
+@pytest.mark.slow
 def test_bursts_repeat_each_class():
     context, query, _, labels, _ = drawn(pairs=6, burstiness=3)
     np.testing.assert_array_equal((context == query[:, None]).sum(1), 3)
@@ -90,6 +92,7 @@ def test_zipfian_classes_come_by_their_weight():
     np.testing.assert_allclose(np.bincount(first, minlength=50) / 20_000, weight / weight.sum(), atol=0.01)
 
 
+@pytest.mark.slow
 def test_classes_have_the_stated_norm_and_variation():
     exemplars = np.asarray(GaussianClasses(classes=40, exemplars=500, features=64, noise=0.0).draw(jax.random.key(0)))
     np.testing.assert_allclose(np.linalg.norm(exemplars, axis=-1), 8.0, rtol=1e-5)
@@ -165,6 +168,7 @@ def test_wrong_inputs_are_named():
         sample(key, TABLE[:3], Sequences(), 5)
 
 
+@pytest.mark.slow
 def test_measures_count():
     batch = Batch(jnp.zeros((3, 3, 2)), jnp.array([[1, 2], [1, 2], [3, 0]]), jnp.array([1, 2, 3]))
     logits = jnp.array([[9.0, 2.0, 1.0, 0.0], [0.0, 5.0, 1.0, 0.0], [0.0, 0.0, 0.0, 7.0]])

@@ -10,6 +10,8 @@ from toymodel.network.disentangled import Disentangled
 from toymodel.network.tap import ablate, clamp, graft
 from toymodel.network.transformer import Transformer
 
+pytestmark = pytest.mark.slow
+
 CLASSES, FEATURES, PAIRS = 7, 8, 3
 run = jax.jit(tap.run)  # compiled at once: quicker than operation by operation
 

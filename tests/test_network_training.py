@@ -18,6 +18,8 @@ from toymodel.network.experiments import SECOND_HALF, Experiment, Weights, all_e
 from toymodel.network.runs import Runs, drawn
 from toymodel.network.training import Rule
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"classes": GaussianClasses(30, 5, 8, 0.5, 1.0), "steps": 40, "every": 10, "seeds": 2, "keep": (0, 20, 40)}
 RULE = Rule(Sequences(), batch=16, evaluation_batch=32)
 

@@ -8,6 +8,8 @@ from conftest import closeness
 
 import toymodel as tm
 
+pytestmark = pytest.mark.slow
+
 
 def test_iterations_to_threshold(paper_runs):
     """The iteration at which the loss first falls below 1e-6, seeds 0 to 5."""

@@ -45,6 +45,7 @@ def test_reduced_terms_are_those_of_the_tensors(case):
         np.testing.assert_allclose(reduced[term], value, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(case=cases())
 def test_reduced_gradient_is_the_projected_gradient(case):

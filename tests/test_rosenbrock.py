@@ -13,6 +13,8 @@ import toymodel as tm
 from toymodel.simulation import rosenbrock
 from toymodel.simulation.observe import Measures
 
+pytestmark = pytest.mark.slow
+
 LOW = 0.2
 
 

@@ -9,7 +9,8 @@ import pytest
 import xarray as xr
 
 import toymodel as tm
-from toymodel import compiled, measures
+from toymodel import measures
+from toymodel.simulation import kernel
 from toymodel.simulation.interventions import Intervention
 
 
@@ -86,16 +87,11 @@ def test_a_measure_is_one_file(model, vectors, monkeypatch):
     with monkeypatch.context() as changed:
         for name, value in source.items():
             changed.setattr(measures, name, value)
-        for cached in (compiled.follow_all, compiled.module):
-            cached.cache_clear()
-        from toymodel.simulation import kernel
-
         kernel._text.cache_clear()
         start = tm.from_vectors(model, vectors)
         runs = tm.descend(model, start, 3_000)
         seen = tm.descend(model, start, 3_000, observe=tm.Measures())
-    for cached in (compiled.follow_all, compiled.module, kernel._text):
-        cached.cache_clear()
+    kernel._text.cache_clear()
     for m in model.mechanisms:
         expected = (runs[f"loss_{m}"] < 0.5 * runs[f"unlearned_{m}"]).sum("time")
         np.testing.assert_array_equal(seen["time_learned"].sel(mechanism=m), expected)

@@ -12,6 +12,8 @@ import toymodel as tm
 from toymodel.sweeps import plots
 from toymodel.sweeps.cli import app
 
+pytestmark = pytest.mark.slow
+
 MODEL = tm.coopetition()
 OVER = {"alpha": tm.log(1e-2, 1, 6), "mu_icl": tm.log(1e-2, 1, 5)}
 ARGUMENTS = dict(over=OVER, seeds=range(2), steps=200, chunk=10)

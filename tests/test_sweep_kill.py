@@ -14,6 +14,8 @@ import toymodel as tm
 from toymodel.sweeps.execute import execute
 from toymodel.sweeps.store import MARKS
 
+pytestmark = pytest.mark.slow
+
 KILLS = 20
 CHUNKS = 48
 

@@ -9,6 +9,8 @@ import toymodel as tm
 from toymodel.simulation.problem import problem_of_start
 from toymodel.sweeps import kernel
 
+pytestmark = pytest.mark.slow
+
 STEPS = 180
 TIMES = ("emergence", "end", "lifetime", "minimum_time", "bump_time")
 

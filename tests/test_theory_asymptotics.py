@@ -11,6 +11,8 @@ from toymodel.reduction import symbols
 from toymodel.theory import asymptotics as theory
 from toymodel.theory import compiled
 
+pytestmark = pytest.mark.slow
+
 PLANES, WEIGHTS, PARAMETERS = symbols(MODEL.form)
 
 

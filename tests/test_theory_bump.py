@@ -10,6 +10,8 @@ import xarray as xr
 import toymodel as tm
 from toymodel.theory import bump as theory
 
+pytestmark = pytest.mark.slow
+
 
 def along(name, values):
     return xr.DataArray(values, dims=name, coords={name: values})

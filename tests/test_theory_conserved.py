@@ -22,6 +22,8 @@ from toymodel.theory.conserved import (
     label,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_derivation_holds():
     assert derivation.build().checks >= 12

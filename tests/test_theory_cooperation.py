@@ -12,6 +12,8 @@ from theory_cooperation import Candidate, speed_up_error, with_claim
 import toymodel as tm
 from toymodel.theory import cooperation, escape
 
+pytestmark = pytest.mark.slow
+
 HELD = (tm.Clamp("d", overlap=0, residual=0),)
 
 

@@ -17,6 +17,8 @@ from toymodel.theory.conserved import balance_values, end_sharpness
 from toymodel.theory.discrete import curvature, loss_floor, modified_flow, noise_drift, noise_threshold
 from toymodel.theory.extended import noisy_residual, sampled_variance
 
+pytestmark = pytest.mark.slow
+
 SECTIONS = (derivation.spectrum, derivation.stability, derivation.modified, derivation.noise)
 
 

@@ -13,6 +13,8 @@ from toymodel.theory.branches import branch
 from toymodel.theory.equilibria import fixed_points, stability
 from toymodel.theory.weight_decay import decay_thresholds, learning_limit, learning_limit_expression, with_weight_decay
 
+pytestmark = pytest.mark.slow
+
 
 def chain(letters: str, decay: float, product: float = 1.0, weight: float = 1.0, dims: int = 1) -> tm.Model:
     """w/2 (S - prod u)^2 + decay/2 sum |x|^2."""

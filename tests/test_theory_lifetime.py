@@ -13,6 +13,8 @@ from toymodel.reduction import symbols
 from toymodel.theory import lifetime as theory
 from toymodel.theory.arrays import function
 
+pytestmark = pytest.mark.slow
+
 PLANES, WEIGHTS, PARAMETERS = symbols(MODEL.form)
 S_ICL, S_CIWL = theory.target("abc"), theory.target("dbc")
 

@@ -13,6 +13,8 @@ import toymodel as tm
 from toymodel.reduction import Plane, reduced_loss
 from toymodel.theory import plateau
 
+pytestmark = pytest.mark.slow
+
 
 def test_coefficients_are_those_of_the_gradient_near_the_plateau():
     model = tm.coopetition(alpha=0.3, mu_icl=0.2, mu_ciwl=0.1)

@@ -14,6 +14,8 @@ import toymodel.reduction
 from toymodel.simulation.tensors import tensor_loss
 from toymodel.theory.extended import noisy_residual, noisy_residual_expression, sampled_variance
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_derivation_holds():
     assert derivation.build().checks >= 12

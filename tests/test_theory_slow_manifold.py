@@ -12,6 +12,8 @@ import toymodel as tm
 from toymodel.reduction import symbols
 from toymodel.theory import lifetime, slow_manifold
 
+pytestmark = pytest.mark.slow
+
 MODEL = tm.coopetition(mu_ciwl=0.0)
 MADE = np.prod([MODEL.target_norms[x] for x in "abc"])
 

@@ -19,6 +19,8 @@ from toymodel.theory.weight_decay import (
     with_weight_decay,
 )
 
+pytestmark = pytest.mark.slow
+
 SECTIONS = (derivation.isolated, derivation.learning, derivation.icl, derivation.ciwl)
 
 

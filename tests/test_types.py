@@ -15,6 +15,7 @@ def test_a_wrong_shape_is_an_error():
         coordinates(jnp.zeros((2, 3)), jnp.zeros((2, 4)))
 
 
+@pytest.mark.slow
 def test_flow_is_the_function_whatever_was_imported_first():
     """The module has the name of the function in it; importing the module must not put it in the function's place."""
     code = "import toymodel as tm, toymodel.simulation.flow; assert callable(tm.flow), tm.flow"

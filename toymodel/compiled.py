@@ -1,4 +1,4 @@
-"""What numba compiles: modules of generated text, kept in a cache.
+"""Code that is generated and compiled by numba: modules of text, kept in a cache.
 
 A module is written once, under a name that is a digest of its text, to a folder where numba keeps the machine code
 beside it; another process finds both there and compiles nothing. `error_model="numpy"` makes a division by zero
@@ -14,54 +14,26 @@ import inspect
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from toymodel import measures
-
-HEAD = f"""import math
-
-import numba
-import numpy as np
-
-NEVER = {measures.NEVER!r}
-"""
+HEAD = "import math\n\nimport numba\nimport numpy as np\n"
+FAST = '@numba.njit(cache=True, error_model="numpy", nogil=True)'
 
 
-def follow_lines() -> list[str]:
-    """The lines of `measures.follow`, for generated code that has its arguments as variables m_n, m_loss, ..."""
-    function: Any = ast.parse(inspect.getsource(measures.follow)).body[0]
-    *body, last = [line for line in function.body if not isinstance(line, ast.Expr)]
-    if [name.id for name in last.value.elts] != list(measures.BEGIN):
-        raise TypeError("measures.follow must return what BEGIN names, in that order")
+def lines_of(function: Callable[..., Any], prefix: str, kept: Collection[str] = ()) -> list[str]:
+    """The lines of a function without its last one (what it returns), for generated code that has its arguments and
+    variables under names that begin with `prefix`; those in `kept` stay as they are."""
+    written: Any = ast.parse(inspect.getsource(function)).body[0]
+    body = [line for line in written.body[:-1] if not isinstance(line, ast.Expr)]
     for line in body:
         for node in ast.walk(line):
-            if isinstance(node, ast.Name) and node.id != "NEVER":
-                node.id = f"m_{node.id}"
+            if isinstance(node, ast.Name) and node.id not in kept:
+                node.id = f"{prefix}{node.id}"
     return [ast.unparse(line) for line in body]
-
-
-@cache
-def follow_all() -> Callable[..., None]:
-    """A function of (times, losses, inside, known) that takes `known`, shape (quantity, run), through all times."""
-    names = ", ".join(f"m_{name}" for name in measures.BEGIN)
-    known = ", ".join(f"known[{q}, i]" for q in range(len(measures.BEGIN)))
-    lines = "\n            ".join(follow_lines())
-    text = f"""{HEAD}
-@numba.njit(cache=True, error_model="numpy", nogil=True)
-def follow_all(times, losses, insides, known):
-    for t in range(losses.shape[0]):
-        m_n = times[t]
-        for i in range(losses.shape[1]):
-            m_loss, m_inside = losses[t, i], insides[i]
-            {names} = {known}
-            {lines}
-            {known} = {names}
-"""
-    return module(text).follow_all
 
 
 @cache

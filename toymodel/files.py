@@ -39,6 +39,7 @@ FORMAT = 1
 PACKAGE = Path(__file__).resolve().parent.name
 ROOT = Path(__file__).resolve().parent.parent  # of the project; of site-packages where the package is installed
 CHECKSUM = "toymodel_checksum"
+SILENT = ("toymodel/files.py", "toymodel/progress.py")  # change no number and no drawing: nothing is made from them
 
 
 # What made a file
@@ -193,7 +194,7 @@ def imports(*modules: ModuleType) -> list[Path]:
         if path not in found:
             found.add(path)
             waiting += _imported(path)
-    return sorted(found)
+    return sorted(path for path in found if path not in {ROOT / name for name in SILENT})
 
 
 def made_from(script: str | os.PathLike[str], *others: str | os.PathLike[str]) -> list[Path]:
@@ -204,6 +205,7 @@ def made_from(script: str | os.PathLike[str], *others: str | os.PathLike[str]) -
     modules = {Path(name) for m in list(sys.modules.values()) if (name := getattr(m, "__file__", None))}
     code = {path.resolve() for path in modules if path.suffix == ".py"}
     code = {path for path in code if path.is_relative_to(root) and not path.relative_to(root).parts[0].startswith(".")}
+    code -= {root / name for name in SILENT}
     return sorted({script, *code, *_used, *(Path(path).resolve() for path in others)})
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from toymodel import compiled
 from toymodel.checks import check_values
 
 LEARNED = 0.5  # of the unlearned loss
@@ -95,15 +96,39 @@ def _time(of: np.ndarray) -> np.ndarray:
     return np.where(of < NEVER, of, np.nan)
 
 
+def follow_lines() -> list[str]:
+    """The lines of `follow` for generated code, which has its arguments as variables m_n, m_loss, ... and the constant
+    NEVER."""
+    return compiled.lines_of(follow, "m_", kept={"NEVER"})
+
+
 def followed(times: np.ndarray, losses: np.ndarray, inside: np.ndarray) -> dict[str, np.ndarray]:
     """What is known of a mechanism of every run after all times; losses have the shape (time, run)."""
-    from toymodel.compiled import follow_all  # numba takes half a second to import
-
     known = np.empty((len(BEGIN), losses.shape[1]))
     known[:] = np.array(list(BEGIN.values()))[:, None]
     arrays = (np.ascontiguousarray(values, float) for values in (times, losses, inside))
-    follow_all()(*arrays, known)
+    compiled.module(_follow_all()).follow_all(*arrays, known)
     return dict(zip(BEGIN, known, strict=True))
+
+
+def _follow_all() -> str:
+    """The text of a function that takes `known`, shape (quantity, run), through all times."""
+    names = ", ".join(f"m_{name}" for name in BEGIN)
+    known = ", ".join(f"known[{q}, i]" for q in range(len(BEGIN)))
+    lines = "\n            ".join(follow_lines())
+    return f"""{compiled.HEAD}
+NEVER = {NEVER!r}
+
+{compiled.FAST}
+def follow_all(times, losses, insides, known):
+    for t in range(losses.shape[0]):
+        m_n = times[t]
+        for i in range(losses.shape[1]):
+            m_loss, m_inside = losses[t, i], insides[i]
+            {names} = {known}
+            {lines}
+            {known} = {names}
+"""
 
 
 def measure(runs: xr.Dataset) -> xr.Dataset:

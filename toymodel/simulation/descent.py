@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -29,7 +29,18 @@ import numpy as np
 import xarray as xr
 
 from toymodel import measures
-from toymodel.checks import POSITIVE, check_values, number, whole
+from toymodel.checks import (
+    MOST_RATE,
+    POSITIVE,
+    NonNegative,
+    Positive,
+    Seed,
+    Steps,
+    check_values,
+    checked,
+    number,
+    whole,
+)
 from toymodel.model import Model
 from toymodel.progress import progress_bar
 from toymodel.simulation.kernel import LANES, Loop
@@ -71,22 +82,23 @@ class Rule:
             raise ValueError("momentum, weight_decay and noise do not go with Clamp(entries=...): simulate all entries")
 
 
+@checked
 def descend(
     model: Model,
     start: xr.Dataset,
-    steps: int,
+    steps: Steps,
     *,
     lr: Any = 1.0,
-    every: int = 1,
-    first_below: float | None = None,
+    every: Steps = 1,
+    first_below: Positive | None = None,
     observe: Record | Measures | None = None,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
-    noise: float = 0.0,
-    noise_seed: int = 0,
+    momentum: NonNegative = 0.0,
+    weight_decay: NonNegative = 0.0,
+    noise: NonNegative = 0.0,
+    noise_seed: Seed = 0,
     drift_only: bool = False,
     interventions: Any = (),
-    weights: dict[str, Any] | None = None,
+    weights: Mapping[str, Any] | None = None,
     progress: bool | None = None,
     **parameters: Any,
 ) -> xr.Dataset:
@@ -126,16 +138,16 @@ def descend(
     >>> tm.first_below(runs.loss, 1e-6).values.tolist()
     [8834.0, 14482.0, nan]
     """
-    steps = whole("steps", steps)
+    steps = int(steps)
     seen = Record(every, first_below) if observe is None else observe
-    if not isinstance(seen, (Record, Measures)):
-        raise ValueError(f"observe must be Record(...) or Measures(...), got {seen!r}")
     rule = Rule(momentum, weight_decay, noise, noise_seed, drift_only)
     problem = problem_of_start(model, start, interventions, weights, parameters)
     if isinstance(seen, Record) or np.ndim(lr) == 0:
         lr = number("lr", lr, POSITIVE)
     check_values("lr", lr, POSITIVE)
     unit = float(np.max(lr))
+    if unit > MOST_RATE:
+        raise ValueError(f"lr must be at most {MOST_RATE:,}, got {unit:g}")
     problem.check_end(steps * unit, steps // seen.every + 1 if isinstance(seen, Record) else 0)
     attrs: dict[str, Any] = {"integrator": "descent", "steps": steps, "lr": unit, **start.attrs}
     attrs |= {name: value for name, value in vars(rule).items() if value}

@@ -24,7 +24,7 @@ import sympy as sp
 from sympy.printing.pycode import PythonCodePrinter
 
 from toymodel import measures
-from toymodel.compiled import HEAD, follow_lines, module
+from toymodel.compiled import FAST, HEAD, module
 from toymodel.symbolic import System
 
 LANES = 32  # runs in a block: what they carry stays in the first-level cache
@@ -84,7 +84,7 @@ class Loop:
 @cache
 def _text(loop: Loop) -> str:
     """The module of a loop."""
-    return "\n".join([HEAD, *_Writer(loop).lines()])
+    return "\n".join([HEAD, f"NEVER = {measures.NEVER!r}", "", *_Writer(loop).lines()])
 
 
 class _Writer:
@@ -131,7 +131,7 @@ class _Writer:
         inputs, size, buffer = len(self.loop.rows), len(self.rows) * LANES, STRIDE * self.buffered * LANES
         count = len(self.system.coordinates)
         return [
-            '@numba.njit(cache=True, error_model="numpy", nogil=True)',
+            FAST,
             "def kernel(G, E, out, base, at, until, every, final):",
             f"    raw = np.empty({size + buffer + count * LANES + 24})",
             "    begin = (-(raw.ctypes.data >> 3)) & 7  # a row of LANES numbers begins on a line of the cache",
@@ -256,7 +256,7 @@ class _Writer:
             body += [f"m_{name} = {self.at(f'{name}_{mechanism}')}" for name in names]
             for k in range(STRIDE):
                 at = (k * self.buffered + self.kept.index(mechanism)) * LANES
-                body += [f"m_n, m_loss = begins + {float(k)}, B[{at} + i]", *follow_lines()]
+                body += [f"m_n, m_loss = begins + {float(k)}, B[{at} + i]", *measures.follow_lines()]
             body += [f"{self.at(f'{name}_{mechanism}')} = m_{name}" for name in names]
             lines += self.over_lanes(body, indent)
         return lines

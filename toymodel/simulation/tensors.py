@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float, Int
 
-from toymodel.checks import POSITIVE, number, whole
+from toymodel.checks import Count, LearningRate, NonNegative, Seed, Steps, checked
 from toymodel.model import Form, Model
 from toymodel.progress import progress_bar
 from toymodel.simulation.observe import record
@@ -36,7 +36,7 @@ from toymodel.start import check_vectors
 Vectors = Mapping[str, Any]
 PerRun = Float[Array, " run"]
 Entries = Float[Array, "run entry"]
-Count = Int[Array, ""] | int
+StepNumber = Int[Array, ""] | int
 PIECE = 50_000_000  # entries of tensors between two looks at an interruption (about a second)
 DRAWN = 500  # a randomly drawn entry takes as long as so many others
 SMALL = 10_000  # a step takes at least as long as so many entries
@@ -134,19 +134,20 @@ def outer(vectors: Sequence[Float[Array, " _"]]) -> Array:
     return reduce(jnp.multiply.outer, vectors)
 
 
+@checked
 def descend_vectors(
     model: Model,
     vectors: xr.Dataset,
-    steps: int,
+    steps: Steps,
     *,
-    lr: float = 1.0,
-    every: int = 1,
-    noise: float = 0.0,
-    sample: int | None = None,
-    noise_seed: int = 0,
-    dtype: str = "float64",
+    lr: LearningRate = 1.0,
+    every: Steps = 1,
+    noise: NonNegative = 0.0,
+    sample: Count | None = None,
+    noise_seed: Seed = 0,
+    dtype: Literal["float32", "float64"] = "float64",
     interventions: Any = (),
-    weights: dict[str, Any] | None = None,
+    weights: Mapping[str, Any] | None = None,
     progress: bool | None = None,
     **parameters: Any,
 ) -> xr.Dataset:
@@ -157,11 +158,8 @@ def descend_vectors(
     these two. dtype: "float64" or "float32" (what the paper used). The rest, and the record that is returned, as in
     `toymodel.descend`.
     """
-    steps, every, lr = whole("steps", steps), whole("every", every), number("lr", lr, POSITIVE)
-    noise, noise_seed = number("noise", noise), whole("noise_seed", noise_seed, 0)
-    sample = None if sample is None else whole("sample", sample)
-    if dtype not in ("float32", "float64"):
-        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    steps, every, lr, noise = int(steps), int(every), float(lr), float(noise)
+    sample = None if sample is None else int(sample)
     check_vectors(model, vectors)
     firsts = [vectors[f"{x}{end}"].isel({f"{x}_entry": 0}, drop=True) for x in model.vectors for end in ("", "_target")]
     problem = Problem.of(model, firsts, interventions, weights, parameters)
@@ -248,8 +246,8 @@ def _steps(
     pushes: Any,
     lr: Any,
     keys: Any,
-    at: Count,
-    end: Count,
+    at: StepNumber,
+    end: StepNumber,
 ) -> Full:
     """The steps from `at` to `end` of every run."""
     moving = {x: state.values[x] for x in form.vectors if x not in state.fixed}

@@ -133,7 +133,7 @@ class Sweep:
     def made_start(self, model: Model) -> xr.Dataset:
         """The start that was given as data, for a model that may have other dimensions."""
         given: Any = self.start
-        made: xr.Dataset = given(model) if callable(given) else given
+        made: Any = given(model) if callable(given) else given
         return made
 
     @cached_property

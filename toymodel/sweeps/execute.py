@@ -35,7 +35,7 @@ def sweep(
     store: str | os.PathLike[str] | None = None,
     start: Any = "paper",
     lr: float = 1.0,
-    integrator: str = "descent",
+    integrator: Any = "descent",
     interventions: Sequence[Any] | str = (),
     fixed: Mapping[str, float] | None = None,
     design: Samples | str | None = None,

@@ -46,7 +46,7 @@ class Grid:
         if not isinstance(sweep.seeds, int):
             coordinates["seed"] = ("seed", np.array(sweep.seeds))
         sizes = {dim: len(values) for dim, values in coordinates.values()}
-        return cls(tuple(sizes), tuple(sizes.values()), coordinates, _box(tuple(sizes.values()), sweep.chunk or 1))
+        return cls(tuple(sizes), tuple(sizes.values()), coordinates, _box(tuple(sizes.values()), int(sweep.chunk or 1)))
 
     @property
     def runs(self) -> int:

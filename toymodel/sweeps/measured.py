@@ -31,7 +31,7 @@ def labels_of(model: Model) -> dict[str, tuple[str, ...]]:
 
 def times_of(sweep: Sweep) -> np.ndarray:
     """The times of thinned trajectories: every `every` steps and the last (at the step size of the sweep)."""
-    steps = np.unique([*range(0, sweep.steps, sweep.every or 1), sweep.steps])
+    steps = np.append(np.arange(0, int(sweep.steps), int(sweep.every or 1)), int(sweep.steps))
     return steps * sweep.lr
 
 
@@ -65,10 +65,10 @@ def _measured(sweep: Sweep, group: Group) -> dict[str, np.ndarray]:
         return _plain(sweep, runs)
     lr = value_of(sweep, group.values, "lr", sweep.lr)
     steps = xr.DataArray(lr, dims="run") if np.ndim(lr) else lr
-    runs = descend(sweep.model, start, sweep.steps, lr=steps, observe=Measures(sweep.stop_below), **given)
+    runs = descend(sweep.model, start, int(sweep.steps), lr=steps, observe=Measures(sweep.stop_below), **given)
     found = _plain(sweep, runs)
     if sweep.every is not None:
-        record = descend(sweep.model, start, sweep.steps, lr=float(np.max(lr)), every=sweep.every, **given)
+        record = descend(sweep.model, start, int(sweep.steps), lr=float(np.max(lr)), every=int(sweep.every), **given)
         found |= {name: record[name].transpose("run", "time", ...).values for name in trajectories(sweep.model)}
     return found
 

@@ -274,6 +274,8 @@ def open_sweep(path: str | os.PathLike[str]) -> xr.Dataset:
         raise ValueError(f"{path} has format {made}, this version of toymodel reads format {FORMAT}")
     try:
         layout = Layout(json.loads((path / ".zmetadata").read_bytes()))
+        if layout.attributes["header"] != _checksum_of_header(layout.metadata):
+            raise ValueError(".zmetadata does not have its checksum")
         coords = {name: layout.coordinate(path, name) for name in layout.coordinates}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged, the same sweep mends it: {error!r}") from None
@@ -387,7 +389,7 @@ class Layout:
     def coordinate(self, path: Path, name: str) -> xr.Variable:
         """The values of a coordinate; raises ValueError for a file without the checksum of the header."""
         array, content = self.of_coordinates[name], (path / name / "0").read_bytes()
-        if zlib.crc32(content) != self.attributes["header"][name]:
+        if zlib.crc32(content) != self.metadata[f"{name}/.zattrs"]["checksum"]:
             raise ValueError(f"{name}/0 does not have its checksum")
         return xr.Variable(array.dims, np.frombuffer(content, array.dtype).reshape(array.shape).copy())
 
@@ -461,7 +463,6 @@ def _header(sweep: Sweep) -> dict[str, bytes]:
     coords = {name: (dim, _plain(values)) for name, (dim, values) in coordinates(sweep).items()}
     sizes = {dim: len(values) for dim, values in coords.values()}
     group: dict[str, Any] = {**attributes(sweep), "coordinates": " ".join(coords)}
-    group["header"] = {name: zlib.crc32(values.tobytes()) for name, (_, values) in coords.items()}
     found: dict[str, Any] = {".zgroup": {"zarr_format": 2}, ".zattrs": group}
 
     def put(name: str, dims: tuple[str, ...], chunks: tuple[int, ...], dtype: str, fill: Any, **others: Any) -> None:
@@ -472,6 +473,7 @@ def _header(sweep: Sweep) -> dict[str, bytes]:
 
     for name, (dim, values) in coords.items():
         put(name, (dim,), values.shape, values.dtype.str, None)
+        found[f"{name}/.zattrs"]["checksum"] = zlib.crc32(values.tobytes())
     for name, (dims, kind) in variables(sweep).items():
         whole, chunks = (*grid.dims, *dims), (*grid.box, *(sizes[dim] for dim in dims))
         if name in labels:
@@ -483,9 +485,16 @@ def _header(sweep: Sweep) -> dict[str, bytes]:
     found["progress/.zgroup"] = {"zarr_format": 2}
     sizes |= {"chunk": len(grid.chunks()), "variable": len(variables(sweep))}
     put(MARKS, ("chunk", "variable"), (1, sizes["variable"]), "<u4", 0)
+    group["header"] = _checksum_of_header(found)
     written = {name: json.dumps(value, indent=1).encode() for name, value in found.items()}
     written[".zmetadata"] = json.dumps({"zarr_consolidated_format": 1, "metadata": found}).encode()
     return written | {f"{name}/0": values.tobytes() for name, (_, values) in coords.items()}
+
+
+def _checksum_of_header(metadata: dict[str, Any]) -> int:
+    """CRC-32 of all metadata but itself."""
+    group = {name: value for name, value in metadata[".zattrs"].items() if name != "header"}
+    return zlib.crc32(json.dumps({**metadata, ".zattrs": group}, sort_keys=True).encode())
 
 
 def _plain(values: np.ndarray) -> np.ndarray:
