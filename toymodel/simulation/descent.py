@@ -139,8 +139,8 @@ def descend(
     [8834.0, 14482.0, nan]
     """
     steps = int(steps)
-    seen = Record(every, first_below) if observe is None else observe
-    rule = Rule(momentum, weight_decay, noise, noise_seed, drift_only)
+    seen = Record(int(every), first_below) if observe is None else observe
+    rule = Rule(momentum, weight_decay, noise, int(noise_seed), drift_only)
     problem = problem_of_start(model, start, interventions, weights, parameters)
     if isinstance(seen, Record) or np.ndim(lr) == 0:
         lr = number("lr", lr, POSITIVE)

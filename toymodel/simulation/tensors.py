@@ -165,7 +165,7 @@ def descend_vectors(
     problem = Problem.of(model, firsts, interventions, weights, parameters)
     problem.check_end(steps * lr, steps // every + 1)
     with jax.enable_x64(dtype == "float64"):
-        marks, seen, norms = _run(problem, vectors, steps, lr, every, noise, sample, noise_seed, dtype, progress)
+        marks, seen, norms = _run(problem, vectors, steps, lr, every, noise, sample, int(noise_seed), dtype, progress)
     planes = {name: seen.pop(name) for name in ("overlap", "residual")} | {"target_norm": norms}
     attrs = {
         "integrator": "descent of all entries",
