@@ -89,7 +89,7 @@ def test_flow_from_the_command_line(monkeypatch, capsys, tmp_path):
     )
     assert status == 0, err
     runs = tm.load(file)
-    assert runs.attrs["integrator"] == "flow (diffrax)" and float(runs.time[-1]) == 10
+    assert runs.attrs["integrator"] == "flow (rosenbrock)" and float(runs.time[-1]) == 10
 
 
 @pytest.mark.parametrize(

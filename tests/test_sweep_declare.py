@@ -110,7 +110,6 @@ def test_bad_grids_are_refused_by_name(over, message):
         ({"seeds": [1, 1]}, "seeds must be different"),
         ({"steps": 0}, "steps must be a whole number >= 1, got 0"),
         ({"start": "cold"}, "start must be one of"),
-        ({"precision": "float16"}, "precision must be one of"),
         ({"lr": -1.0}, "lr must be > 0"),
         ({"stop_below": 0.0}, "stop_below must be > 0"),
         ({"rtol": 2.0}, "rtol must be within"),
