@@ -2,6 +2,8 @@
 
 import inspect
 import math
+import pickle
+import time
 
 import numpy as np
 import pytest
@@ -69,6 +71,63 @@ def test_equal_models_have_equal_hashes():
 @pytest.mark.parametrize("model", [tm.coopetition(alpha=0.3), tm.induction(), three_mechanisms()])
 def test_json_round_trip(model):
     assert tm.Model.from_json(model.to_json()) == model
+
+
+EXACT = {
+    "halves": lambda icl, ciwl: (icl + 1) / 2 - ciwl / 3,
+    "root": lambda icl, ciwl: icl**0.5 / (ciwl + 3) ** 2,
+    "sum of terms": lambda icl, ciwl: sum([icl, ciwl]) * np.float64(0.1) + np.int64(2),
+    "signs": lambda icl, ciwl: -(-icl - (2 - ciwl)) * +icl,
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_a_model_comes_back_from_json_and_from_a_pickle(name):
+    """The pickle's loss makes the same operations in the same order: the same bits, where the lambda cannot go."""
+    model = tm.Model({"icl": "ab", "ciwl": "cb"}, EXACT[name], dict(a=2, b=3, c=4))
+    assert tm.Model.from_json(model.to_json()) == model
+    copy = pickle.loads(pickle.dumps(model))
+    assert copy == model and copy.form == model.form and hash(copy) == hash(model) and repr(copy) == repr(model)
+    draw = np.random.default_rng(0).random((2, 1000))
+    np.testing.assert_array_equal(copy.loss(icl=draw[0], ciwl=draw[1]), model.loss(icl=draw[0], ciwl=draw[1]))
+    assert pickle.loads(pickle.dumps(copy)) == model
+
+
+@pytest.mark.parametrize(
+    "text", ["icl/3 + 1/3", "icl**(1/2) * 2/7", "1/2/3 - icl**-(3/2)", "(icl + 2**-3)**2", "1e-3*icl"]
+)
+def test_quotients_in_a_text_are_exact_for_sympy_and_numbers_for_arrays(text):
+    """Sympy's own reading of the text is the expression, Python's is the number."""
+    model = tm.Model.from_expression(text, {"icl": "ab"}, {"a": 2, "b": 3})
+    assert model.expression == sp.sympify(text, {"icl": sp.Symbol("icl", nonnegative=True)})
+    assert tm.Model.from_json(model.to_json()) == model
+    assert model.loss(icl=0.7) == pytest.approx(eval(text, {"icl": 0.7}), rel=1e-15)
+
+
+def test_a_loss_of_the_largest_size_is_made_within_a_second():
+    for operator in "+*":
+        names = [f"p{i}" for i in range(499)]
+        began = time.process_time()
+        tm.Model.from_expression(
+            operator.join(["icl", *names]), {"icl": "a"}, {"a": 2}, parameters=dict.fromkeys(names, 1)
+        )
+        assert time.process_time() - began < 2
+
+
+def test_equality_is_by_value_whatever_the_order():
+    """Only the order of dims, in which starts are drawn, makes another model; and compiled forms keep their order."""
+    left = three_mechanisms()
+    turned = tm.Model(
+        mechanisms=dict(reversed(list(left.mechanisms.items()))),
+        loss=left.loss,
+        dims=left.dims,
+        costs=dict(reversed(list(left.costs.items()))),
+        parameters=dict(reversed(list(left.parameters.items()))),
+        weights=dict(reversed(list(left.weights.items()))),
+    )
+    assert turned == left and hash(turned) == hash(left) and turned.form != left.form
+    other = tm.Model(left.mechanisms, left.loss, dict(reversed(list(left.dims.items()))), left.costs)
+    assert other != left
 
 
 def test_default_weights_are_the_mean():

@@ -122,3 +122,12 @@ def test_a_foreign_file(tmp_path):
         tm.load(tmp_path / "gone.nc")
     with pytest.raises(ValueError, match=r"a name that ends in \.nc, got 'runs\.txt'"):
         tm.load(tmp_path / "runs.txt")
+
+
+@pytest.mark.parametrize(
+    "value", [3, -1.5, "text", "", [1, 2], [0.5, 0.25], ["a", "b"], np.float32(2), np.array([1, 2])]
+)
+def test_attributes_come_back(value, tmp_path):
+    data = xr.Dataset({"x": ("time", [1.0])}, attrs={"given": value})
+    back = tm.load(tm.save(data, tmp_path / "x.nc")).attrs["given"]
+    np.testing.assert_array_equal(back, value)

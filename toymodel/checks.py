@@ -51,8 +51,9 @@ def checked(function: Decorated) -> Decorated:
     Raises ValueError that names the function, the argument, what was given and what is allowed.
     """
     if inspect.isclass(function):
-        function.__init__ = _checked(function.__init__, function.__name__)  # type: ignore[misc]
-        return function
+        kind: Any = function
+        kind.__init__ = _checked(kind.__init__, kind.__name__)
+        return kind
     return _checked(function, function.__name__)
 
 
@@ -98,9 +99,10 @@ def shown(value: Any) -> str:
             return "a number of thousands of digits"
     kind = type(value).__name__
     kind = f"{'an' if kind[:1] in 'AEIOUaeiou' else 'a'} {kind}"
-    if getattr(value, "shape", None) == () and hasattr(value, "item") and not hasattr(value, "aval"):
-        return f"{kind} of {_SHORT.repr(value.item())}"
-    return f"{kind} of shape {tuple(value.shape)}" if hasattr(value, "shape") else kind
+    shape = getattr(value, "shape", None)
+    if shape == () and hasattr(value, "item") and not hasattr(value, "aval"):
+        return f"{kind} of {_SHORT.repr(value.item())}"  # type: ignore[union-attr]
+    return kind if shape is None else f"{kind} of shape {tuple(shape)}"
 
 
 _SHORT = reprlib.Repr()
@@ -256,7 +258,7 @@ def dimensions(name: str, value: Any) -> int:
     if isinstance(value, Sized) and len(value) > MOST_RUNS:
         raise ValueError(f"{name} must have at most {MOST_RUNS:,} values, got {len(value):,}")
     try:
-        return np.ndim(value)
+        return np.asarray(value).ndim
     except ValueError:
         return 2
 

@@ -5,7 +5,7 @@ what is done to them, and the text is read into the same tree. What a tree may h
 out of it, not by single exponents: `((9**9)**9999)**9999` is as wrong as `9**9**9`. So whatever is done with a recorded
 loss afterwards, by sympy or by a printer, ends soon.
 
-    operations  at most 1,000            depth     at most 100 brackets inside each other
+    operations  at most 500              depth     at most 100 brackets inside each other
     numbers     within the range of float64                  exponents  numbers
     size        at most 100,000 bits: the bits of numbers add up in sums and products, an exponent multiplies them
 """
@@ -24,7 +24,7 @@ import sympy as sp
 from toymodel.checks import shown
 
 RULE = "loss must use the operators + - * / ** on its arguments and numbers, and nothing else"
-MOST_OPERATIONS = 1000
+MOST_OPERATIONS = 500
 MOST_DEPTH = 100
 MOST_BITS = 100_000
 MOST_TEXT = 20_000  # characters of a loss that is given as text
@@ -45,6 +45,8 @@ class Operand:
     exponent. "minus": what stands behind the sign.
     """
 
+    kind: str
+    parts: tuple[Any, ...]
     __slots__ = ("bits", "depth", "kind", "operations", "parts")
     __array_ufunc__ = None  # numpy leaves the operator to the operand
     __hash__ = None  # type: ignore[assignment]

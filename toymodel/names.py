@@ -23,6 +23,7 @@ RECORD = frozenset(
         *("final", "sample", "run", "mechanism"),
     }
 )
+DIMENSIONS = frozenset({"seed", "taken", "sample", "run"})  # of these, what runs may lie along
 OF_TERMS = ("loss_", "unlearned_", "event_", "weight_")  # what stands before the name of a term, or of an event
 OF_VECTORS = ("scale", "target_scale", "dim", "norm", "target_norm", "overlap", "residual")  # before the letter
 LABELLED = ("integrator", "intervention")  # axes of a sweep whose values are text
@@ -43,6 +44,16 @@ def check_name(what: str, name: object, vectors: Iterable[str], terms: Iterable[
         kind = "the beginning of a name in records"
     if kind:
         raise ValueError(f"{what}: {name!r} cannot be a name, since it is {kind}; use another one")
+
+
+def check_dimension(what: str, name: object, terms: Iterable[str] = ()) -> None:
+    """Raises ValueError where runs cannot lie along a dimension of this name, since a record has something else there.
+
+    Runs may lie along `seed`, `alpha` or `t_switch`, and not along `time`, `loss` or the name of a cost.
+    """
+    taken = (RECORD - DIMENSIONS) | {*VARIABLES, *terms}
+    if not isinstance(name, str) or not name or name in taken or name.startswith(OF_TERMS[:3]):
+        raise ValueError(f"{what} {name!r} belongs to the record; use another name")
 
 
 def of_model(vectors: Iterable[str], terms: Iterable[str]) -> set[str]:

@@ -31,7 +31,7 @@ from toymodel.checks import (
     whole,
 )
 from toymodel.model import Model
-from toymodel.names import RECORD
+from toymodel.names import check_dimension
 from toymodel.settings import own_settings
 
 
@@ -172,8 +172,7 @@ def state_at(runs: xr.Dataset, time: Any, dim: str = "taken") -> xr.Dataset:
     check_values("time", time)
     if dimensions("time", time) > 1 and not isinstance(time, xr.DataArray):
         raise ValueError(f"time must be a number, a list of numbers or an xarray.DataArray, got {shown(time)}")
-    if dim in RECORD - {"taken", "seed", "run", "sample"}:
-        raise ValueError(f"dim must not be {dim!r}, which is a name of records; use another one")
+    check_dimension("dim", dim)
     if np.ndim(time) > 0 and not isinstance(time, xr.DataArray):
         times = np.asarray(time, dtype=float)
         time = xr.DataArray(times, dims=dim, coords={dim: times})

@@ -18,7 +18,6 @@ from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
-from scipy.stats import qmc
 
 from toymodel.checks import MOST_VALUES, Finite, Seed, ValueCount, checked, number, seeds_in, shown
 
@@ -48,7 +47,7 @@ class Axis:
         return len(self.values) if self.kind in ("values", "cases") else self.count or 0
 
     def points(self, name: str) -> np.ndarray:
-        """The values as an array, each as the float with the fewest digits within an ulp, so that 0.3 is found.
+        """The values as an array, with at most 15 digits where that is within an ulp, so that 0.3 is found.
 
         Those of dimensions (`dim_x`) are rounded to whole numbers, without repetitions.
         """
@@ -80,8 +79,8 @@ def _spaced(kind: str, low: float, high: float, count: int) -> np.ndarray:
     """The values of an axis, not to be written to; the ends are those that were given."""
     spaced = (np.geomspace if kind == "log" else np.linspace)(low, high, count)
     inner = spaced[1:-1]
-    beside = zip(inner, np.nextafter(inner, -np.inf), np.nextafter(inner, np.inf), strict=True)
-    spaced[1:-1] = [min(map(float, values), key=lambda x: len(repr(x))) for values in beside]
+    short = np.array([float(f"{x:.15g}") for x in inner.tolist()])
+    spaced[1:-1] = np.where(abs(short - inner) <= np.spacing(abs(inner)), short, inner)
     spaced.setflags(write=False)
     return spaced
 
@@ -188,6 +187,8 @@ class Samples:
 
     def shares(self, dimensions: int) -> np.ndarray:
         """Points in the unit cube, shape (count, dimensions), from scipy.stats.qmc."""
+        from scipy.stats import qmc  # half a second, which a grid does not need
+
         generator = np.random.default_rng(self.seed)
         if self.method == "random":
             return generator.random((self.count, dimensions))

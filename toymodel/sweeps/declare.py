@@ -157,8 +157,10 @@ class Sweep:
 
     def _check_size(self) -> None:
         """Raises ValueError where there are more runs than can be computed, before anything is allocated for them."""
-        points = [axis.size for axis in self.over.values()] if self.design is None else [self.design.count]  # type: ignore[union-attr]
-        sizes = [size for size in (*points, 1 if isinstance(self.seeds, int) else len(self.seeds)) if size != 1]
+        points = [axis.size for axis in self.over.values()]
+        if isinstance(self.design, Samples):
+            points = [self.design.count]
+        sizes = [n for n in (*points, 1 if isinstance(self.seeds, int) else len(self.seeds)) if n != 1]
         if math.prod(sizes) > MOST_RUNS:
             raise ValueError(
                 f"over and seeds make {' x '.join(f'{n:,}' for n in sizes)} runs, at most {MOST_RUNS:,} can be swept"
