@@ -80,6 +80,7 @@ def assert_alike(left: xr.Dataset, right: xr.Dataset, relative: float, absolute:
         assert closeness(left[name], right[name], relative, absolute) <= 1, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_reduced_and_full_runs_alike(model, vectors, start, other, name):
     acts = listed(other)[name]

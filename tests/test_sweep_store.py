@@ -15,8 +15,9 @@ import pytest
 import xarray as xr
 
 import toymodel as tm
-from toymodel import files, measures
+from toymodel import files
 from toymodel.sweeps import execute as execution
+from toymodel.sweeps import measured
 from toymodel.sweeps import store as storage
 
 MODEL = tm.coopetition()
@@ -94,7 +95,7 @@ def test_a_finished_sweep_is_not_computed_again(whole, monkeypatch):
             {"over": {**OVER, "mu_icl": tm.log(1e-2, 1, 7)}},
             r"log\(0.01, 1.0, 5\).* in the store, .*log\(0.01, 1.0, 7\)",
         ),
-        ({"interventions": 'Clamp("d", overlap=0)'}, r"interventions: \[\] in the store, \[.Clamp"),
+        ({"interventions": 'Clamp("d", overlap=0)'}, r"interventions: \[\] in the store, .*Clamp"),
         ({"fixed": {"mu_ciwl": 0.1}}, r"fixed: \{\} in the store"),
     ],
 )
@@ -256,15 +257,6 @@ def test_a_damaged_header_is_mended(whole, damaged, name, damage):
     assert contents(damaged) == contents(whole)
 
 
-def test_a_changed_word_in_the_header_is_found(damaged):
-    path = damaged / ".zmetadata"
-    before = path.read_text()
-    path.write_text(before.replace("transient ICL", "persistent CL", 1))
-    assert path.read_text() != before
-    with pytest.raises(ValueError, match=r"a\.zarr is damaged, the same sweep mends it.*zmetadata does not have its"):
-        tm.open_sweep(damaged)
-
-
 def test_many_damaged_chunks_are_counted(damaged):
     for path in (damaged / "final").glob("[0-9]*"):
         torn(path)
@@ -326,7 +318,7 @@ def test_anyone_reads_a_store_with_xarray_alone(whole):
         for name in found.data_vars:
             np.testing.assert_array_equal(found[name].values, ours[name].values)
             assert found[name].dims == ours[name].dims and found[name].dtype == ours[name].dtype, name
-    assert set(np.unique(found["phase"])) <= {*measures.PHASES}
+    assert set(np.unique(found["phase"])) <= {*measured.labels_of(tm.coopetition())["phase"]}
 
 
 def test_the_points_of_a_design_are_coordinates(tmp_path):

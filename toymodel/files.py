@@ -28,12 +28,12 @@ from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray as xr
 
-if TYPE_CHECKING:  # a check of staleness imports nothing larger than numpy
-    import xarray as xr
+from toymodel.checks import PathLike, checked, shown
 
 FORMAT = 1
 PACKAGE = Path(__file__).resolve().parent.name
@@ -189,12 +189,13 @@ def imports(*modules: ModuleType) -> list[Path]:
     from the code: the same whatever else a process has imported."""
     found: set[Path] = set()
     waiting = [Path(str(module.__file__)).resolve() for module in modules]
+    silent = {ROOT / name for name in SILENT}
     while waiting:
         path = waiting.pop()
-        if path not in found:
+        if path not in found | silent:
             found.add(path)
             waiting += _imported(path)
-    return sorted(path for path in found if path not in {ROOT / name for name in SILENT})
+    return sorted(found)
 
 
 def made_from(script: str | os.PathLike[str], *others: str | os.PathLike[str]) -> list[Path]:
@@ -311,7 +312,8 @@ def _imported(path: Path) -> set[Path]:
 # Records
 
 
-def save(runs: xr.Dataset, path: str | os.PathLike[str]) -> Path:
+@checked
+def save(runs: xr.Dataset, path: PathLike) -> Path:
     """Writes a record or a start to a NetCDF file (`.nc`) with a checksum, whole or not at all.
 
     Raises ValueError for another ending and for what a NetCDF file cannot hold, OSError where it cannot be written.
@@ -319,8 +321,8 @@ def save(runs: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     path = _netcdf(path)
     check_attributes(runs)
     runs = runs.assign_attrs(toymodel_format=FORMAT)
-    runs = runs.assign_attrs({CHECKSUM: checksum(runs)})
     try:  # in memory first: HDF5 may end the process where a disk is full
+        runs = runs.assign_attrs({CHECKSUM: checksum(runs)})
         content = runs.to_netcdf(engine="h5netcdf", invalid_netcdf=False)
     except Exception as error:  # of xarray, h5netcdf, h5py: each has kinds of its own
         raise ValueError(f"runs cannot be written to a NetCDF file: {error}") from None
@@ -338,7 +340,7 @@ def check_attributes(runs: xr.Dataset) -> None:
         for name, value in attributes.items():
             if not (isinstance(name, str) and name and _is_kept(value)):
                 raise ValueError(
-                    f"{where}: the attribute {name!r} must be text, a number or a list of them, got {value!r}; "
+                    f"{where}: the attribute {name!r} must be text, a number or a list of them, got {shown(value)}; "
                     "write others as text, such as json.dumps(...)"
                 )
 
@@ -356,14 +358,13 @@ def _is_kept(value: object) -> bool:
     return array.dtype.kind in "iuf" and array.ndim <= 1
 
 
-def load(path: str | os.PathLike[str]) -> xr.Dataset:
+@checked
+def load(path: PathLike) -> xr.Dataset:
     """Reads what `save` wrote.
 
     Raises FileNotFoundError, and ValueError, naming the file, for one that is damaged, is no record, has another format
     version or holds nothing.
     """
-    import xarray as xr
-
     path = _netcdf(path)
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
@@ -414,7 +415,7 @@ def _said(attributes: Any) -> str:
     return repr(sorted((n, v[0] if isinstance(v, list) and len(v) == 1 else v) for n, v in plain.items()))
 
 
-def _netcdf(path: str | os.PathLike[str]) -> Path:
+def _netcdf(path: PathLike) -> Path:
     path = Path(path)
     if path.suffix != ".nc":
         raise ValueError(f"a record is saved as NetCDF, with a name that ends in .nc, got {path.name!r}")

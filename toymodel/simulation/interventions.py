@@ -35,6 +35,7 @@ import xarray as xr
 
 from toymodel.batch import Batch, as_labelled, as_text
 from toymodel.checks import check_values, number, whole
+from toymodel.expression import read
 from toymodel.model import Model
 from toymodel.simulation.state import State
 
@@ -295,10 +296,7 @@ def _argument(value: Any) -> str:
 
 def _loss_of(model: Model, text: str, values: Mapping[str, Any]) -> Callable[..., Any]:
     """The loss that a text stands for, with the values of its parameters as defaults."""
-    try:
-        names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)} - set(model.terms)
-    except SyntaxError as error:
-        raise ValueError(f"Change: loss is not an expression: {text!r} ({error})") from None
+    names = set(read(text).names) - set(model.terms)
     if missing := names - set(values):
         raise ValueError(f"Change: loss={text!r} has the unknown name {sorted(missing)[0]!r}; give it a value")
     own = {p: float(values[p]) for p in names}

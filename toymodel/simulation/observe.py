@@ -147,4 +147,7 @@ def model_of(runs: xr.Dataset) -> Model:
     """The model of a record; raises ValueError for what is no record of a run."""
     if "model" not in getattr(runs, "attrs", {}):
         raise ValueError("this is no record of a run: it has no attribute 'model'")
-    return Model.from_json(runs.attrs["model"])
+    try:
+        return Model.from_json(runs.attrs["model"])
+    except ValueError as error:
+        raise ValueError(f"{runs.encoding.get('source', 'runs')}: {error}") from None

@@ -18,6 +18,7 @@ import xarray as xr
 from toymodel.batch import Batch, as_labelled
 from toymodel.checks import POSITIVE, check_values, mapping
 from toymodel.model import Form, FrozenDict, Model
+from toymodel.names import check_dimension
 from toymodel.simulation.interventions import Intervention, built, interventions_of
 from toymodel.simulation.state import Gram, Reduced
 from toymodel.start import check_start
@@ -77,11 +78,12 @@ class Problem:
         values = [*given.values(), *weighed.values(), *(v for act in acts for v in act.labelled())]
         values = [value for value in values if isinstance(value, xr.DataArray)]
         batch = Batch.of([*labelled, *values])
-        if taken := {"time", "step", "vector", "mechanism"} & set(batch.dims):
-            raise ValueError(f"the dimension {min(taken)!r} belongs to the record; sweep along another name")
+        for dim in batch.dims:
+            check_dimension("the dimension", dim, model.terms)
         parameters = {**model.parameters, **given}
         for p in {*parameters} & {*batch.dims}:
-            if not any(p in value.dims for value in values):
+            own = [given.get(p), *(act.parameters().get(p) for act in acts)]
+            if not any(p in value.dims for value in own if isinstance(value, xr.DataArray)):
                 raise ValueError(
                     f"start has the dimension {p!r}, as a parameter is called: give {p}=start[{p!r}], or rename it"
                 )
