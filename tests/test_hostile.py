@@ -668,7 +668,6 @@ WAITING = {
     "descend model none",
     "descend start none",
     "descend start text",
-    "descend start twice",
     "descend steps text",
     "descend steps none",
     "descend steps 2**63",
