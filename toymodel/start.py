@@ -227,6 +227,8 @@ def check_start(model: Model, start: xr.Dataset) -> None:
     have = start["vector"].values.tolist() if "vector" in start.coords else []
     if missing := set(model.vectors) - set(have):
         raise ValueError(f"start has no vector {sorted(missing)[0]!r}; it has {sorted(have)}")
+    if len(set(have)) < len(have):
+        raise ValueError(f"start has a vector twice; it has {have}")
     _check_surplus("start", have, model)
     if "entries" in start:
         for x in model.vectors:
