@@ -236,6 +236,7 @@ def first_below(values: xr.DataArray, threshold: float) -> xr.DataArray:
 
 def first_true(condition: xr.DataArray) -> xr.DataArray:
     """The first recorded time at which the condition holds; NaN where it never does."""
+    check_along_time("condition", condition)
     at = condition.argmax("time")
     times = condition["time"].drop_vars("step", errors="ignore")[at].drop_vars("time", errors="ignore")
     return times.where(condition.any("time"))
