@@ -34,7 +34,7 @@ import numpy as np
 import xarray as xr
 
 from toymodel.batch import Batch, as_labelled, as_text
-from toymodel.checks import check_values, number, whole
+from toymodel.checks import check_values, checked, number, shown, whole
 from toymodel.expression import read
 from toymodel.model import Model
 from toymodel.simulation.state import State
@@ -130,6 +130,7 @@ class _OfVectors(Intervention):
             )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clamp(_OfVectors):
     """Hold vectors at given values: the target by default; an `overlap` and a `residual` (numbers or DataArrays); the
@@ -202,6 +203,7 @@ class Clamp(_OfVectors):
         return state
 
 
+@checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Freeze(_OfVectors):
     """Hold vectors where they are."""
@@ -212,6 +214,7 @@ class Freeze(_OfVectors):
         return state
 
 
+@checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Block(Intervention):
     """Cut the gradient of a mechanism or cost: it does not reach the given vectors (by default, all of its own).
@@ -242,6 +245,13 @@ class Change(Intervention):
     def __init__(
         self, *, at: float = 0.0, until: float = math.inf, loss: Callable[..., Any] | None = None, **parameters: Any
     ):
+        if (
+            loss is not None
+            and not isinstance(loss, str)
+            and not inspect.isroutine(loss)
+            and not isinstance(loss, partial)
+        ):
+            raise ValueError(f"Change: loss must be a function of the mechanisms and costs, or text, got {shown(loss)}")
         object.__setattr__(self, "loss", loss)
         object.__setattr__(self, "_values", {p: as_labelled(p, value) for p, value in parameters.items()})
         super().__init__(at=at, until=until)
@@ -375,7 +385,7 @@ def _call(text: str) -> ast.Call:
         call = None
     if not isinstance(call, ast.Call) or getattr(call.func, "id", None) not in kinds():
         raise ValueError(
-            f"an intervention must be like 'Clamp(\"d\", overlap=0)', one of {list(kinds())}, got {text!r}"
+            f"an intervention must be like 'Clamp(\"d\", overlap=0)', one of {list(kinds())}, got {shown(text)}"
         )
     return call
 

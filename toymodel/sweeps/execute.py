@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
+from toymodel.checks import LearningRate, PathLike, Positive, Steps, Tolerance, checked, shown
 from toymodel.model import Model
 from toymodel.sweeps.axes import Samples
 from toymodel.sweeps.declare import Sweep
@@ -26,23 +27,24 @@ from toymodel.sweeps.store import Memory, Store
 LONG = 4e7  # run-steps (about two seconds) from which a progress bar is shown on a terminal
 
 
+@checked
 def sweep(
     model: Model,
     over: Mapping[str, Any],
     seeds: Any = 0,
-    steps: int = 16_000,
+    steps: Steps = 16_000,
     *,
-    store: str | os.PathLike[str] | None = None,
+    store: PathLike | None = None,
     start: Any = "paper",
-    lr: float = 1.0,
+    lr: LearningRate = 1.0,
     integrator: Any = "descent",
     interventions: Sequence[Any] | str = (),
-    fixed: Mapping[str, float] | None = None,
+    fixed: Mapping[str, Any] | None = None,
     design: Samples | str | None = None,
-    stop_below: float | None = None,
-    every: int | None = None,
-    rtol: float = 1e-6,
-    chunk: int | None = None,
+    stop_below: Positive | None = None,
+    every: Steps | None = None,
+    rtol: Tolerance = 1e-6,
+    chunk: Steps | None = None,
     client: Any = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
@@ -145,6 +147,8 @@ def _numbered(declared: Sweep, number: int) -> tuple[int, dict[str, np.ndarray]]
 @contextmanager
 def _connected(client: Any) -> Iterator[Any]:
     """The client itself, or one for the address of a scheduler, closed afterwards."""
+    if client is not None and not isinstance(client, str) and not hasattr(client, "scatter"):
+        raise ValueError(f"client must be a Dask client or the address of a scheduler, got {shown(client)}")
     if not isinstance(client, str):
         yield client
         return

@@ -34,6 +34,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from toymodel import files
+from toymodel.checks import PathLike, checked
 from toymodel.sweeps import measured
 from toymodel.sweeps.declare import Sweep
 from toymodel.sweeps.grid import Grid
@@ -259,7 +260,8 @@ class Store:
         return open_sweep(self.path)
 
 
-def open_sweep(path: str | os.PathLike[str]) -> xr.Dataset:
+@checked
+def open_sweep(path: PathLike) -> xr.Dataset:
     """The measures in a store, read when they are used; labels as text. Runs of chunks that are not there yet are NaN,
     their labels "not run". All checksums are tested first, which reads each file once (about 1 GB/s).
 
