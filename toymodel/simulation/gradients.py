@@ -1,13 +1,7 @@
 """Derivatives of a flow: of its losses at any time, and of the times of its events, by all that it starts from.
 
-The flow is integrated by the Rosenbrock method y_(i+1) = Phi(y_i, p, h_i) of `toymodel.simulation.rosenbrock`, with step
-sizes h_i that the error control chooses and that are then held. Its derivatives are those of these steps,
-
-    forward    dy_(i+1) = A_i dy_i + B_i dp,                                   A_i = dPhi/dy, B_i = dPhi/dp
-    backward   lambda_i = A_i^T lambda_(i+1) + dF/dy_i,     dF/dp = sum_i B_i^T lambda_(i+1),
-
-a system of linear equations and its transpose, so that both modes of JAX, jit and vmap go through it. Each solves it in
-one pass over the steps. An event is a time t* at which some g(y(t), p) passes 0, and by the implicit function theorem
+The derivatives of the coordinates at the steps are those of `toymodel.simulation.sensitivity`, in both modes of JAX. An
+event is a time t* at which some g(y(t), p) passes 0, and by the implicit function theorem
 
     dt*/dp = -(dg/dp) / (dg/dt)        at t*, dg/dp with t* held.
 
@@ -17,13 +11,12 @@ Only first derivatives are meant: those of event times and step sizes again are 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache, cached_property, partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
 
@@ -32,19 +25,11 @@ from toymodel.measures import LEARNED
 from toymodel.model import Model
 from toymodel.reduction import Plane, unlearned_loss
 from toymodel.simulation.problem import problem_of_start
-from toymodel.simulation.rosenbrock import Path, field_of, first_path, step, tried
+from toymodel.simulation.sensitivity import Steps, chosen, field, followed, stepped
 from toymodel.symbolic import System
 
 Values = Mapping[str, Mapping[str, Any]]
-HALVINGS = 30  # of the step in which an event is; each also takes the secant
-
-
-class Steps(NamedTuple):
-    """The steps of one run: times (step + 1,), coordinates (step + 1, coordinate), and how many there are."""
-
-    t: Any
-    y: Any
-    count: Any
+SECANTS = 30  # in the step in which an event is
 
 
 def values_of(
@@ -82,10 +67,11 @@ def differentiable(
     Call it, and what it returns, where JAX has 64 bits: `with jax.enable_x64(True)`.
 
     >>> import jax, toymodel as tm
+    >>> from toymodel.simulation.gradients import differentiable, values_of
     >>> model = tm.Model({"icl": "a"}, lambda icl: icl, {"a": 1}, weights={"icl": 2.0})
     >>> with jax.enable_x64(True):
-    ...     flow = tm.differentiable(model, 10.0)
-    ...     values = tm.values_of(model, tm.aligned_start(model, overlap=0.0))
+    ...     flow = differentiable(model, 10.0)
+    ...     values = values_of(model, tm.aligned_start(model, overlap=0.0))
     ...     slope = jax.grad(flow.emergence)(values, "icl")
     >>> round(float(slope["weights"]["icl"]), 4)  # emergence = log(2) / (2 w)
     -0.0866
@@ -101,8 +87,8 @@ class DifferentiableFlow:
     """Losses and event times of one run; see `differentiable`.
 
     `values` is as `values_of` makes it; leaves may be left out of `weights` and `parameters`, which are then the
-    model's. Times are in the units of `flow`. An event that does not happen until the horizon is NaN, with derivatives
-    0; so are the derivatives of one that is at time 0 or at the horizon.
+    model's. An event that does not happen until the horizon is NaN, with derivatives 0; so are the derivatives of the
+    time of one that is at time 0 or at the horizon.
     """
 
     model: Model
@@ -112,239 +98,171 @@ class DifferentiableFlow:
     max_steps: int
 
     def losses(self, values: Values, times: Float[Array, " time"]) -> dict[str, Float[Array, " time"]]:
-        """"loss", and every mechanism and cost by its name, at times >= 0 in any order."""
-        y, constants = self._begin(values)
-        times = jnp.asarray(times, float)
-        steps = self._steps(y, constants, jnp.max(times))
-        at = jnp.clip(jnp.searchsorted(steps.t, times, side="right") - 1, 0, steps.count - 1)
-        here = jax.vmap(self._inside, (None, None, 0, 0))(steps, constants, at, times - steps.t[at])
-        found = jax.vmap(self._observed, (0, None))(here, constants)
-        return {name: jnp.where(steps.count > 0, value, jnp.nan) for name, value in found.items()}
+        """The loss as "loss", and every mechanism and cost by its name, at times >= 0 in any order."""
+        return self.run(values, jnp.max(jnp.asarray(times, float))).losses(times)
 
     def emergence(self, values: Values, mechanism: str) -> Float[Array, ""]:
         """The first time at which the loss of the mechanism is below half of its unlearned loss."""
-        y, constants = self._begin(values)
-        steps = self._steps(y, constants, self.horizon)
-        margin = self._margin(values, mechanism)
-        over = self._along(steps, partial(margin, constants))
-        below = (over < 0) & self._there(steps)
-        i = jnp.argmax(below)
-        time = self._crossing(steps, constants, margin, i - 1)
-        return jnp.where(below.any(), jnp.where(i > 0, time, 0.0), jnp.nan)
+        return self.run(values).emergence(mechanism)
 
     def end(self, values: Values, mechanism: str) -> Float[Array, ""]:
         """The first time after its minimum at which a mechanism that had emerged is no longer learned."""
-        y, constants = self._begin(values)
-        steps = self._steps(y, constants, self.horizon)
-        margin = self._margin(values, mechanism)
-        over = self._along(steps, partial(margin, constants))
-        there = self._there(steps)
-        lowest = jnp.argmin(jnp.where(there, over, jnp.inf))
-        above = (over >= 0) & there & (jnp.arange(len(over)) > lowest)
-        time = self._crossing(steps, constants, margin, jnp.argmax(above) - 1)
-        return jnp.where(above.any() & (over[lowest] < 0), time, jnp.nan)
+        return self.run(values).end(mechanism)
 
     def minimum_time(self, values: Values, mechanism: str) -> Float[Array, ""]:
         """The time of the lowest loss of the mechanism."""
-        return self._minimum(values, mechanism)[0]
+        return self.run(values).minimum_time(mechanism)
 
     def minimum(self, values: Values, mechanism: str) -> Float[Array, ""]:
         """The lowest loss of the mechanism."""
-        return self._minimum(values, mechanism)[1]
+        return self.run(values).minimum(mechanism)
 
-    def _minimum(self, values: Values, mechanism: str) -> tuple[Any, Any]:
-        y, constants = self._begin(values)
-        steps = self._steps(y, constants, self.horizon)
-        loss, there = self._term(mechanism), self._there(steps)
-        velocity, _ = _field(self.system)
-
-        def rise(constants: Any, y: Any) -> Any:
-            """dL_m/dt."""
-            return jax.jvp(partial(loss, constants), (y,), (velocity(y, constants),))[1]
-
-        along = self._along(steps, partial(loss, constants))
-        i = jnp.argmin(jnp.where(there, along, jnp.inf))
-        falls = rise(constants, steps.y[i]) < 0
-        first = jnp.where(falls, i, i - 1)  # the step with the minimum in it
-        inside = (first >= 0) & (first < steps.count)
-        time = jnp.where(inside, self._crossing(steps, constants, rise, first), steps.t[i])
-        s = jnp.where(inside, jax.lax.stop_gradient(time) - steps.t[jnp.clip(first, 0)], 0.0)
-        lowest = loss(constants, self._inside(steps, constants, jnp.where(inside, first, i), s))
-        fine = steps.count > 0
-        return jnp.where(fine, time, jnp.nan), jnp.where(fine, lowest, jnp.nan)
-
-    @cached_property
-    def system(self) -> System:
-        return System(self.model.form)
-
-    def _begin(self, values: Values) -> tuple[Any, Any]:
-        """Coordinates and constants of the run, in the order of `System`."""
-        unknown = set(values) - {"overlap", "residual", "target_norm", "weights", "parameters"}
-        if unknown or not {"overlap", "residual", "target_norm"} <= set(values):
-            raise ValueError(f"values must be as tm.values_of makes them, got a mapping of {sorted(values)}")
+    def run(self, values: Values, horizon: Any = None) -> DifferentiableRun:
+        """The run itself, whose methods are those above: for several results of one run."""
+        needed = {"overlap", "residual", "target_norm"}
+        if not isinstance(values, Mapping) or not needed <= set(values) <= needed | {"weights", "parameters"}:
+            raise ValueError(f"values must be as tm.values_of makes them, got {values!r:.200}")
         if not jax.config.read("jax_enable_x64"):
             raise ValueError("a differentiable flow needs 64 bits: call it inside `with jax.enable_x64(True)`")
         form = self.model.form
         weights = {**self.model.weights, **values.get("weights", {})}
         parameters = {**self.model.parameters, **values.get("parameters", {})}
-        numbers = [*(values[name][x] for name in ("overlap", "residual") for x in form.vectors)]
-        fixed = [values["target_norm"][x] for x in form.vectors]
-        fixed += [weights[t] for t in form.terms] + [parameters[p] for p in form.parameters]
-        return tuple(jnp.stack([jnp.asarray(one, float) for one in parts]) for parts in (numbers, fixed))
+        begin = [values[name][x] for name in ("overlap", "residual") for x in form.vectors]
+        others = [values["target_norm"][x] for x in form.vectors]
+        others += [weights[t] for t in form.terms] + [parameters[p] for p in form.parameters]
+        y, p = (jnp.stack([jnp.asarray(one, float) for one in parts]) for parts in (begin, others))
+        end = jnp.asarray(self.horizon if horizon is None else horizon, float)
+        system = System(form)
+        steps = chosen(system, self.max_steps, *jax.lax.stop_gradient((y, p, end)), self.rtol, self.atol)
+        return DifferentiableRun(self.model, system, p, steps._replace(y=followed(system, y, p, steps)))
 
-    def _steps(self, y: Any, constants: Any, end: Any) -> Steps:
-        """The steps of the run; without any where max_steps do not suffice."""
-        held = jax.lax.stop_gradient((y, constants, jnp.asarray(end, float)))
-        steps = _chosen(self.system, self.max_steps, *held, self.rtol, self.atol)
-        return steps._replace(y=_followed(self.system, y, constants, steps))
 
-    def _there(self, steps: Steps) -> Any:
-        return (jnp.arange(self.max_steps + 1) <= steps.count) & (steps.count > 0)
+@dataclass(frozen=True)
+class DifferentiableRun:
+    """One run of a `DifferentiableFlow`: its constants p and its steps, none where max_steps did not suffice."""
 
-    def _along(self, steps: Steps, of: Callable[[Any], Any]) -> Any:
-        return jax.lax.stop_gradient(jax.vmap(of)(steps.y))
+    model: Model
+    system: System
+    p: Any
+    steps: Steps
 
-    def _inside(self, steps: Steps, constants: Any, i: Any, s: Any) -> Any:
+    def losses(self, times: Float[Array, " time"]) -> dict[str, Float[Array, " time"]]:
+        """As `DifferentiableFlow.losses`; NaN after the horizon."""
+        times, steps = jnp.asarray(times, float), self.steps
+        at = jnp.clip(jnp.searchsorted(steps.t, times, side="right") - 1, 0, jnp.maximum(steps.count - 1, 0))
+        here = jax.vmap(self._inside)(at, times - steps.t[at])
+        there = (times <= steps.t[steps.count]) & (steps.count > 0)
+        found = jax.vmap(self._observed, (None, 0))(self.p, here)
+        return {name: jnp.where(there, value, jnp.nan) for name, value in found.items()}
+
+    def emergence(self, mechanism: str) -> Float[Array, ""]:
+        """As `DifferentiableFlow.emergence`."""
+        margin = self._margin(mechanism)
+        below = (self._along(margin) < 0) & self._there
+        i = jnp.argmax(below)
+        return jnp.where(below.any(), jnp.where(i > 0, self._crossing(margin, i - 1), 0.0), jnp.nan)
+
+    def end(self, mechanism: str) -> Float[Array, ""]:
+        """As `DifferentiableFlow.end`."""
+        margin = self._margin(mechanism)
+        over = self._along(margin)
+        lowest = jnp.argmin(jnp.where(self._there, over, jnp.inf))
+        above = (over >= 0) & self._there & (jnp.arange(len(over)) > lowest)
+        time = self._crossing(margin, jnp.argmax(above) - 1)
+        return jnp.where(above.any() & (over[lowest] < 0), time, jnp.nan)
+
+    def minimum_time(self, mechanism: str) -> Float[Array, ""]:
+        """As `DifferentiableFlow.minimum_time`."""
+        return self._minimum(mechanism)[0]
+
+    def minimum(self, mechanism: str) -> Float[Array, ""]:
+        """As `DifferentiableFlow.minimum`."""
+        return self._minimum(mechanism)[1]
+
+    def _minimum(self, mechanism: str) -> tuple[Any, Any]:
+        """Where dL_m/dt passes 0 beside the lowest step, or that step, where it is the first or the last."""
+        loss, steps = self._loss(mechanism), self.steps
+
+        def rise(p: Any, y: Any) -> Any:
+            return jax.jvp(partial(loss, p), (y,), (field(self.system)[0](y, p),))[1]
+
+        i = jnp.argmin(jnp.where(self._there, self._along(loss), jnp.inf))
+        first = jnp.where(jax.lax.stop_gradient(rise(self.p, steps.y[i])) < 0, i, i - 1)
+        inside = (first >= 0) & (first < steps.count)
+        time = jnp.where(inside, self._crossing(rise, first), steps.t[i])
+        s = jax.lax.stop_gradient(jnp.where(inside, time - steps.t[jnp.clip(first, 0)], 0.0))
+        lowest = loss(self.p, self._inside(jnp.where(inside, first, i), s))
+        fine = steps.count > 0
+        return jnp.where(fine, time, jnp.nan), jnp.where(fine, lowest, jnp.nan)
+
+    @property
+    def _there(self) -> Any:
+        """Which rows of `steps` are steps."""
+        return (jnp.arange(len(self.steps.t)) <= self.steps.count) & (self.steps.count > 0)
+
+    def _along(self, of: Callable[[Any, Any], Any]) -> Any:
+        """A quantity at all steps, without derivatives."""
+        return jax.lax.stop_gradient(jax.vmap(partial(of, self.p))(self.steps.y))
+
+    def _inside(self, i: Any, s: Any) -> Any:
         """The coordinates at the time s after the beginning of the step i."""
-        moves = s > 0
-        return jnp.where(moves, _step(self.system, steps.y[i], constants, jnp.where(moves, s, 1.0)), steps.y[i])
+        y = self.steps.y[i]
+        return jnp.where(s > 0, stepped(self.system, y, self.p, jnp.where(s > 0, s, 1.0)), y)
 
-    def _crossing(self, steps: Steps, constants: Any, of: Callable[[Any, Any], Any], i: Any) -> Any:
-        """The time in the step i at which `of(constants, y)` passes 0, by the secant within a bracket, and its
+    def _crossing(self, of: Callable[[Any, Any], Any], i: Any) -> Any:
+        """The time in the step i at which `of(p, y)` passes 0, by the secant within a bracket (Illinois), and its
         derivative by the implicit function theorem."""
-        i = jnp.clip(i, 0, self.max_steps - 1)
-        velocity, _ = _field(self.system)
-        held, fixed = jax.lax.stop_gradient((steps, constants))
-
-        def at(s: Any) -> Any:
-            return of(fixed, self._inside(held, fixed, i, s))
+        i = jnp.clip(i, 0, len(self.steps.t) - 2)
+        steps, fixed = jax.lax.stop_gradient((self.steps, self.p))
+        held = replace(self, steps=steps, p=fixed)
 
         def narrowed(_: Any, bracket: tuple[Any, ...]) -> tuple[Any, ...]:
             left, right, at_left, at_right, side = bracket
             s = (left * at_right - right * at_left) / jnp.where(at_right == at_left, 1.0, at_right - at_left)
             s = jnp.where((s > left) & (s < right), s, (left + right) / 2)
-            value = at(s)
-            goes_left = jnp.sign(value) == jnp.sign(at_right)  # the root is left of s
-            twice = jnp.where(goes_left, side == 1, side == -1)  # the same end stays again: halve its value (Illinois)
+            value = of(fixed, held._inside(i, s))
+            before = jnp.sign(value) == jnp.sign(at_right)  # the root is before s
+            twice = side == jnp.where(before, 1, -1)  # the same end stays again: halve its value
             return (
-                jnp.where(goes_left, left, s),
-                jnp.where(goes_left, s, right),
-                jnp.where(goes_left, jnp.where(twice, at_left / 2, at_left), value),
-                jnp.where(goes_left, value, jnp.where(twice, at_right / 2, at_right)),
-                jnp.where(goes_left, 1, -1),
+                jnp.where(before, left, s),
+                jnp.where(before, s, right),
+                jnp.where(before, jnp.where(twice, at_left / 2, at_left), value),
+                jnp.where(before, value, jnp.where(twice, at_right / 2, at_right)),
+                jnp.where(before, 1, -1),
             )
 
-        h = held.t[i + 1] - held.t[i]
-        bracket = (h * 0, h, at(h * 0), at(h), jnp.asarray(0))
-        left, right, at_left, at_right, _ = jax.lax.fori_loop(0, HALVINGS, narrowed, bracket)
-        s = jax.lax.stop_gradient(jnp.where(abs(at_left) < abs(at_right), left, right))
-        here = self._inside(steps, constants, i, s)
-        value = of(constants, here)
-        y = jax.lax.stop_gradient(here)
-        speed = jax.jvp(partial(of, fixed), (y,), (velocity(y, fixed),))[1]
-        speed = jax.lax.stop_gradient(jnp.where(jnp.isfinite(speed) & (speed != 0), speed, jnp.inf))
-        return held.t[i] + s - (value - jax.lax.stop_gradient(value)) / speed
+        h = steps.t[i + 1] - steps.t[i]
+        bracket = (h * 0, h, of(fixed, steps.y[i]), of(fixed, steps.y[i + 1]), jnp.asarray(0))
+        left, right, at_left, at_right, _ = jax.lax.fori_loop(0, SECANTS, narrowed, bracket)
+        s = jnp.where(abs(at_left) < abs(at_right), left, right)
+        here = self._inside(i, s)
+        value, y = of(self.p, here), jax.lax.stop_gradient(here)
+        speed = jax.jvp(partial(of, fixed), (y,), (field(self.system)[0](y, fixed),))[1]
+        speed = jnp.where(jnp.isfinite(speed) & (speed != 0), speed, jnp.inf)
+        return steps.t[i] + s - (value - jax.lax.stop_gradient(value)) / speed
 
-    def _term(self, mechanism: str) -> Callable[[Any, Any], Any]:
+    def _loss(self, mechanism: str) -> Callable[[Any, Any], Any]:
+        """The loss of a mechanism from p and coordinates."""
         if mechanism not in self.model.mechanisms:
             raise ValueError(f"mechanism must be one of {list(self.model.mechanisms)}, got {mechanism!r}")
-        return lambda constants, y: self._observed(y, constants)[mechanism]
+        return lambda p, y: self._observed(p, y)[mechanism]
 
-    def _margin(self, values: Values, mechanism: str) -> Callable[[Any, Any], Any]:
+    def _margin(self, mechanism: str) -> Callable[[Any, Any], Any]:
         """The loss of a mechanism minus that below which it is learned."""
-        loss, form = self._term(mechanism), self.model.form
+        loss, form = self._loss(mechanism), self.model.form
         letters = form.mechanisms[mechanism]
 
-        def margin(constants: Any, y: Any) -> Any:
-            norms = dict(zip(form.vectors, constants, strict=False))
-            weight = constants[len(form.vectors) + list(form.terms).index(mechanism)]
-            return loss(constants, y) - LEARNED * unlearned_loss([Plane(0, 0, norms[x]) for x in letters], weight)
+        def margin(p: Any, y: Any) -> Any:
+            norms = dict(zip(form.vectors, p, strict=False))
+            weight = p[len(form.vectors) + list(form.terms).index(mechanism)]
+            return loss(p, y) - LEARNED * unlearned_loss([Plane(0, 0, norms[x]) for x in letters], weight)
 
         return margin
 
-    def _observed(self, y: Any, constants: Any) -> dict[str, Any]:
-        names = ["loss", *self.model.terms]
-        return dict(zip(names, _observed(self.system)(*y, *constants), strict=True))
+    def _observed(self, p: Any, y: Any) -> dict[str, Any]:
+        return dict(zip(["loss", *self.model.terms], _observed(self.system)(*y, *p), strict=True))
 
 
 @cache
 def _observed(system: System) -> Callable[..., Any]:
     return system.function([system.loss, *system.terms], "jax")
-
-
-@cache
-def _field(system: System) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """f and J of one run."""
-    velocity, jacobian = field_of(system)
-    return velocity, jacobian
-
-
-def _step(system: System, y: Any, constants: Any, h: Any) -> Any:
-    """One run after a step of the length h: y (coordinate,), constants (constant,)."""
-    velocity, jacobian = _field(system)
-    y, constants = y[:, None], constants[:, None]
-    return step(lambda y: velocity(y, constants), jacobian(y, constants), y, jnp.reshape(h, (1,)))[0][:, 0]
-
-
-def _chosen(system: System, most: int, y: Any, constants: Any, end: Any, rtol: Any, atol: Any) -> Steps:
-    """The steps that the error control takes, none where `most` do not suffice."""
-    velocity, jacobian = _field(system)
-    wide = constants[:, None]
-
-    def goes_on(carried: tuple[Path, Steps]) -> Any:
-        path, steps = carried
-        return (path.t[0] < end) & (steps.count < most) & (path.tries[0] < 4 * most)
-
-    def one_step(carried: tuple[Path, Steps]) -> tuple[Path, Steps]:
-        path, steps = carried
-        after, _ = tried(lambda y: velocity(y, wide), jacobian(path.y, wide), path, end, rtol, atol, 4 * most)
-        count = steps.count + (after.t[0] > path.t[0])
-        return after, Steps(steps.t.at[count].set(after.t[0]), steps.y.at[count].set(after.y[:, 0]), count)
-
-    path = first_path(velocity(y[:, None], wide), y[:, None], 0.0, end, rtol, atol)
-    nothing = Steps(jnp.full(most + 1, jnp.inf).at[0].set(0.0), jnp.tile(y, (most + 1, 1)), jnp.asarray(0))
-    path, steps = jax.lax.while_loop(goes_on, one_step, (path, nothing))
-    return steps._replace(count=jnp.where(path.t[0] >= end, steps.count, 0))
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _followed(system: System, y: Any, constants: Any, steps: Steps) -> Any:
-    """The coordinates at the steps, as a function of where the run starts and of its constants."""
-    return steps.y
-
-
-@_followed.defjvp
-def _followed_jvp(system: System, primals: Any, tangents: Any) -> tuple[Any, Any]:
-    """Solves dy_0 = d, dy_(i+1) - A_i dy_i - B_i dp = 0 for all steps, or the transposed system."""
-    _, constants, steps = primals
-    sizes = jnp.diff(steps.t)
-    sizes = jnp.where(jnp.isfinite(sizes), sizes, 1.0)
-
-    def stepped(i: Any) -> Callable[[Any, Any], Any]:
-        return lambda y, constants: _step(system, y, constants, sizes[i])
-
-    def moved(i: Any, dy: Any, dp: Any) -> Any:
-        return jax.jvp(stepped(i), (steps.y[i], constants), (dy, dp))[1]
-
-    def matrix(x: tuple[Any, Any]) -> tuple[Any, Any]:
-        dy, dp = x
-        there = (jnp.arange(len(sizes)) < steps.count)[:, None]
-        by_step = jax.vmap(moved, (0, 0, None))(jnp.arange(len(sizes)), dy[:-1], dp)
-        return dy.at[1:].add(-jnp.where(there, by_step, 0.0)), dp
-
-    def forward(_: Any, b: tuple[Any, Any]) -> tuple[Any, Any]:
-        dy, dp = b
-        return jax.lax.fori_loop(0, steps.count, lambda i, dy: dy.at[i + 1].add(moved(i, dy[i], dp)), dy), dp
-
-    def backward(_: Any, b: tuple[Any, Any]) -> tuple[Any, Any]:
-        def one(k: Any, carried: tuple[Any, Any]) -> tuple[Any, Any]:
-            i = steps.count - 1 - k
-            back, along = carried
-            of_y, of_p = jax.vjp(stepped(i), steps.y[i], constants)[1](back[i + 1])
-            return back.at[i].add(of_y), along + of_p
-
-        return jax.lax.fori_loop(0, steps.count, one, b)
-
-    b = jnp.zeros_like(steps.y).at[0].set(tangents[0]), tangents[1]
-    dy, _ = jax.lax.custom_linear_solve(matrix, b, forward, backward)
-    return steps.y, dy
