@@ -213,14 +213,14 @@ def _norm(value: Any, rtol: Any, atol: Any, *scales: Any) -> Any:
     return jnp.sqrt(jnp.mean((value / scale) ** 2, 0))
 
 
-def step(velocity: Callable[[Any], Any], jacobian: list[list[Any]], y: Any, h: Any) -> tuple[Any, Any, Any]:
+def step(velocity: Callable[[Any], Any], jacobian: Any, y: Any, h: Any) -> tuple[Any, Any, Any]:
     """The coordinates after a step, its error, and K_1, K_2."""
     _, u = stages(velocity, jacobian, y, h)
     new = y + sum(A[5, j] * u[j] for j in range(5)) + u[5]
     return new, u[5], jnp.stack([jnp.asarray(sum(row[j] * u[j] for j in range(5))) for row in D])
 
 
-def stages(velocity: Callable[[Any], Any], jacobian: list[list[Any]], y: Any, h: Any) -> tuple[list[list[Any]], Any]:
+def stages(velocity: Callable[[Any], Any], jacobian: Any, y: Any, h: Any) -> tuple[list[list[Any]], Any]:
     """The factors of 1/(gamma h) - J, and U, shape (6, coordinate, run); the stages are a loop, which compiles six
     times faster."""
     count = len(y)
