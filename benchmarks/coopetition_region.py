@@ -89,9 +89,9 @@ def main() -> None:
         for strength in STRENGTHS:
             model, target = preset(), {"d": float(strength)}
             rows.append(shares(model, strength, step(strength)))
-            law.append(tm.region(model, rows[-1]["scale"], 1.0, target_scale=target))
+            law.append(tm.theory.region(model, rows[-1]["scale"], 1.0, target_scale=target))
             first.append(first_at(model, strength, step(strength)))
-            said = [tm.law(preset(alpha=float(a)), SCALE, 1.0, target_scale=target)["first"] for a in ALPHAS]
+            said = [tm.theory.law(preset(alpha=float(a)), SCALE, 1.0, target_scale=target)["first"] for a in ALPHAS]
             law_first.append(xr.concat(said, first[-1]["alpha"]))
         along = labelled("strength", STRENGTHS)
         planes = xr.concat(rows, along).assign(first_by_alpha=xr.concat(first, along))

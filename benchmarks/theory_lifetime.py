@@ -71,7 +71,7 @@ def soonest(mus: Sequence[float] = (1e-5, 1e-4, 1e-3)) -> xr.Dataset:
     """
     law, rows = asymptotics(MODEL), []
     for mu in mus:
-        formula = tm.best_alpha(mu, law["drift"], law["decay"])
+        formula = tm.theory.best_alpha(mu, law["drift"], law["decay"])
         found = compared(formula * np.geomspace(1 / 4, 4, 33), [mu], points=8000).squeeze()
         of = [formula, *(float(found.alpha[int(found[name].argmin("alpha"))]) for name in ("measured", "lifetime"))]
         longer = float(found.measured.sel(alpha=formula, method="nearest") / found.measured.min())

@@ -213,7 +213,7 @@ def simulation(page: Page) -> None:
         model = tm.coopetition(alpha=0.1, mu_icl=mu1, mu_ciwl=mu2)
         start = tm.aligned_start(model, overlap=0.1)
         runs = tm.flow(model, start, 1e8, times=np.geomspace(100, 1e8, 300), method="LSODA", rtol=1e-8)
-        said, found = tm.asymptotic_strategy(model, start).item(), tm.measure(runs).winner.item()
+        said, found = tm.theory.asymptotic_strategy(model, start).item(), tm.measure(runs).winner.item()
         assert said == found == (end or said), (name, said, found)
         for mechanism in ("icl", "ciwl"):
             share = runs[f"loss_{mechanism}"] / runs[f"unlearned_{mechanism}"]

@@ -155,7 +155,7 @@ def statement_of_height(page: Page) -> None:
         bool(np.allclose(height(x, z, x_0), brute, atol=1e-6)),
     )
     model = coopetition()
-    one = tm.bump(model, tm.aligned_start(model, overlap={"a": 0.0, "b": 0.0, "c": 0.0, "d": 0.0}))
+    one = tm.theory.bump(model, tm.aligned_start(model, overlap={"a": 0.0, "b": 0.0, "c": 0.0, "d": 0.0}))
     page.text(
         rf"""To leading order in $x$ and $\mu_{{icl}}/\alpha$, that is: without $x > x_0$ there is no such bump, and
         with it
@@ -188,26 +188,26 @@ def simulations(page: Page) -> None:
         axes[0].plot(
             run.time, run[f"loss_{m}"] / run[f"unlearned_{m}"], color=plotting.COLOURS[m], label=plotting.NAMES[m]
         )
-    one = tm.bump(model, start_of(model))
+    one = tm.theory.bump(model, start_of(model))
     for level in ((1 - float(one.x)) ** 2, (1 - float(one.x_0)) ** 2):
         axes[0].axhline(level, color=plotting.COLOURS["loss"], lw=0.7, ls=":")
     axes[0].set(xlim=(0, 30_000), ylabel="loss / unlearned loss")
     plotting.thousands(axes[0])
     u_d, v_d = along("u_d", [0.05, 0.4, 0.8, 1.2, 1.6]), along("v_d", [0.0, 1.0, 2.0, 3.0])
     start = start_of(model, u_d, v_d)
-    predicted, found = tm.bump(model, start).height, measured(tm.descend(model, start, 60_000, lr=0.5, every=10))
+    predicted, found = tm.theory.bump(model, start).height, measured(tm.descend(model, start, 60_000, lr=0.5, every=10))
     errors = [float(np.abs(predicted / found - 1).max())]
     draw(axes[1], predicted, found, "after ICL", "ciwl")
     free = coopetition(alpha=1e-3, mu_icl=1e-6)
     start = start_of(free, along("u_d", [0.3, 0.6, 1.0]), along("v_d", [8.0, 10.0, 12.0]))
-    predicted, found = tm.bump(free, start).height, measured(tm.descend(free, start, 6_000, lr=0.5, every=10))
+    predicted, found = tm.theory.bump(free, start).height, measured(tm.descend(free, start, 6_000, lr=0.5, every=10))
     errors.append(float(np.abs(predicted / found - 1).max()))
     draw(axes[1], predicted, found, "with ICL", "other")
     assert max(errors) < 0.15, errors
     axes[1].axline((0.3, 0.3), slope=1, color=plotting.COLOURS["loss"], lw=0.7, ls=":")
     axes[1].set(xlabel="height, predicted", ylabel="measured")
     ratios, alphas = along("mu", np.geomspace(1e-3, 1, 13)), (0.01, 0.1)
-    said = tm.bump(model, start_of(model), alpha=0.1, mu_icl=0.1 * ratios)
+    said = tm.theory.bump(model, start_of(model), alpha=0.1, mu_icl=0.1 * ratios)
     rises = []
     for alpha, colour in zip(alphas, ("light", "icl"), strict=True):
         runs = tm.descend(model, start_of(model), 60_000, every=20, alpha=alpha, mu_icl=alpha * ratios)
@@ -236,7 +236,7 @@ def simulations(page: Page) -> None:
     start = tm.paper_start(model, seeds=range(12))
     scale = start.target_norm.sel(vector=list("dbc")).prod("vector") ** 2 * model.weights["ciwl"] / 2
     found = tm.measure(tm.descend(model, start, 16_000, every=10)).bump.sel(mechanism="ciwl", drop=True) / scale
-    said = tm.bump(model, start)
+    said = tm.theory.bump(model, start)
     page.claim("at the paper's starts the formula is too high in every seed", bool((said.height > found).all()))
     page.text(
         f"""**No prediction at the paper's starts.** They are not small ($x$ up to {float(said.x.max()):.2g}, $z$ up to

@@ -22,7 +22,6 @@ from toymodel.theory.conserved import (
     end_sharpness_expression,
     label,
 )
-from toymodel.theory.extended import descend_extended
 
 
 def generator(form: Form, powers: dict[str, int], expression: sp.Expr) -> sp.Expr:
@@ -296,7 +295,7 @@ def drift(ax) -> float:
 
 def decay(ax) -> float:
     model, rate_ = coopetition(), 1e-3
-    runs = descend_extended(model, tm.paper_start(model, 7), 20_000, lr=0.1, decay=rate_, every=200)
+    runs = tm.descend(model, tm.paper_start(model, 7), 20_000, lr=0.1, weight_decay=rate_, every=200)
     values = balance_values(model, runs)[:, 0]
     line = float(values[0]) * np.exp(-2 * rate_ * runs.time)
     ax.plot(runs.time, values, "o", ms=2.5, color=plotting.COLOURS["shared"], label="|b|² - |c|²")

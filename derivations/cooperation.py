@@ -165,7 +165,7 @@ def the_law(page: Page) -> None:
         K2,
         published["alone"],
     )
-    equal = float(tm.law(coopetition(), 1.0, 1.0).speed_up)
+    equal = float(tm.theory.law(coopetition(), 1.0, 1.0).speed_up)
     page.text(
         f"""Two things make ICL need CIWL: a start in which $d$ is larger than the rest, and depth, by one power of
         $\\sigma$ for each private vector. With equal scales and $n = 1$ the speed-up does not depend on the scale at
@@ -284,10 +284,10 @@ def the_papers_point(page: Page) -> None:
         for acts in ((), [tm.Clamp("d", overlap=0, residual=0)])
     ]
     delay = float((both[1] / both[0]).median())
-    assert not bool(tm.region(paper, 1.0, 1.0)) and delay < 1.5
+    assert not bool(tm.theory.region(paper, 1.0, 1.0)) and delay < 1.5
     page.text(
         f"""**The paper's point** ($d_0=\\sigma=1$) satisfies the first inequality and fails the second: the law's
-        speed-up there is {float(tm.law(paper, 1.0, 1.0).speed_up):.2f}, not 10. Measured over {starts.seed.size}
+        speed-up there is {float(tm.theory.law(paper, 1.0, 1.0).speed_up):.2f}, not 10. Measured over {starts.seed.size}
         random starts, the median index is {delay:.2f}: with $d$ blocked ICL comes sooner, since the large residual of
         $d$ costs more than its drive gives."""
     )
@@ -300,11 +300,11 @@ def how_often_right(page: Page) -> None:
     for name, preset in (("published", coopetition), ("long_pathway", long_pathway)):
         found = planes.sel(model=name)
         targets = [{"d": float(strength)} for strength in planes.strength]
-        claim = [tm.region(preset(), planes.scale, 1.0, target_scale=target) for target in targets]
+        claim = [tm.theory.region(preset(), planes.scale, 1.0, target_scale=target) for target in targets]
         first = [
             xr.concat(
                 [
-                    tm.law(preset(alpha=a), planes.scale_of_alpha, 1.0, target_scale=t)["first"]
+                    tm.theory.law(preset(alpha=a), planes.scale_of_alpha, 1.0, target_scale=t)["first"]
                     for a in planes.alpha.values
                 ],
                 "alpha",
@@ -430,7 +430,7 @@ def simulations(page: Page) -> None:
         ]
         found = [tm.measure(r).emergence.sel(mechanism="icl", drop=True) for r in runs]
         index, exact = found[1] / found[0], times[1] / times[0]
-        law = tm.law(model, along, 1.0, target_scale={"d": strong}).speed_up
+        law = tm.theory.law(model, along, 1.0, target_scale={"d": strong}).speed_up
         worst[n] = float(np.abs(exact / index - 1).max())
         name = f"{n} private vector{'s' * (n > 1)}"
         axes[0].plot(scales, index, "o", ms=4, color=plotting.COLOURS[colour], label=name)
@@ -447,7 +447,7 @@ def simulations(page: Page) -> None:
         )
         for a in ([], held)
     ]
-    predicted = tm.speed_up(model, start)
+    predicted = tm.theory.speed_up(model, start)
     inside = (predicted.damping < 0.1) & pair[0].notnull() & pair[1].notnull()
     x, y = (predicted["index"].values[inside], (pair[1] / pair[0]).values[inside])
     error = float(np.median(np.abs(x / y - 1)))

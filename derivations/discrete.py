@@ -30,7 +30,6 @@ from toymodel.theory.discrete import (
     noise_threshold_expression,
 )
 from toymodel.theory.escape import SHARE
-from toymodel.theory.extended import descend_extended
 
 
 def spectrum(page: Page) -> None:
@@ -281,7 +280,7 @@ def remains(ax) -> float:
     start = tm.aligned_start(model, overlap={"a": 0.05, **dict.fromkeys("bcd", whole["ciwl"] ** (1 / 3))})
     floors, shares = [], []
     for noise_ in sigma.tolist():
-        run = descend_extended(model, start.expand_dims(copy=range(copies)), 3_000, every=100, noise=noise_)
+        run = tm.descend(model, start.expand_dims(copy=range(copies)), 3_000, every=100, noise=noise_)
         late = run.isel(time=slice(-10, None))
         shares.append(float(late.overlap.sel(vector=list("abc")).prod("vector").mean()) / whole["icl"])
         said = loss_floor(model, "ciwl", noise_, 1.0, float(late.loss_icl.mean()) + mu)
@@ -307,10 +306,10 @@ def fates(ax) -> dict[float, tuple[float, float]]:
     found = {}
     for place, sigma in enumerate((0.0, 0.003, 0.006, 0.02)):
         many = start.expand_dims(copy=range(copies if sigma else 1))
-        run = tm.measure(descend_extended(model, many, steps, every=20, noise=sigma)).sel(mechanism="icl")
+        run = tm.measure(tm.descend(model, many, steps, every=20, noise=sigma)).sel(mechanism="icl")
         drift = run
         if sigma:
-            drift = tm.measure(descend_extended(model, start, steps, every=20, noise=sigma, drift_only=True))
+            drift = tm.measure(tm.descend(model, start, steps, every=20, noise=sigma, drift_only=True))
             drift = drift.sel(mechanism="icl")
         came = run.emergence.notnull()
         lasts = float((came & run.end.isnull()).sum() / came.sum())

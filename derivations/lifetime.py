@@ -212,7 +212,7 @@ def decay(page: Page) -> None:
     change = (2 * (A * flow[A] + B * flow[B] - D * flow[D])).subs(start).subs(B, sp.sqrt(S2 / D))
     page.check(r"$a^2 - d^2 + b^2$ is conserved on $dbc = S_{ciwl}$, $b = c$", change + S1, S1)
     law, mus = theory.asymptotics(MODEL)["decay"], [1e-4, 1e-2, 0.1, 0.5, 1.0]
-    small = tm.lifetime(MODEL, tm.aligned_start(MODEL, overlap=0.1), mu_icl=mus, alpha=1e-8).decay * 1e-8 / law
+    small = tm.theory.lifetime(MODEL, tm.aligned_start(MODEL, overlap=0.1), mu_icl=mus, alpha=1e-8).decay * 1e-8 / law
     listed = ", ".join(f"{ratio:.2f} at $\\mu_{{icl}} = {mu:g}$" for mu, ratio in zip(mus, small.values, strict=True))
     page.text(
         rf"""At the paper's dimensions this $C$ is {law:.0f}, and the exact stage for small $\alpha$ is that times
@@ -375,7 +375,7 @@ def simulation(page: Page) -> None:
     page.section("Prediction and simulation")
     start = tm.aligned_start(MODEL, overlap=0.1)
     grid = dict(alpha=list(np.geomspace(3e-3, 0.3, 5)), mu_icl=list(np.geomspace(1e-4, 1, 9)))
-    predicted = tm.lifetime(MODEL, start, **grid)
+    predicted = tm.theory.lifetime(MODEL, start, **grid)
     horizon = 5e3 + 3 * float(predicted.lifetime.max())
     runs = tm.flow(MODEL, start, horizon, times=np.geomspace(300, horizon, 3000), method="LSODA", rtol=1e-8, **grid)
     measured = tm.measure(runs).lifetime.sel(mechanism="icl", drop=True)

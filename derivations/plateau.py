@@ -137,7 +137,7 @@ def growth(page: Page) -> None:
         target["a"] / target["d"] * (1 + mu_icl / losses["icl"]) / (1 + mu_ciwl / losses["ciwl"]),
     )
     paper = coopetition()
-    rates = tm.growth(paper, tm.aligned_start(paper))
+    rates = tm.theory.growth(paper, tm.aligned_start(paper))
     times = float(rates["cooperation"])
     page.text(
         f"""With the paper's dimensions and typical targets it is {np.sqrt(times**2 - 1):.2f}: the rate is {times:.2f}
@@ -261,7 +261,7 @@ def beside_b(entries: int, held: bool = False) -> tuple[tm.Model, xr.Dataset, xr
     """The published model with so many entries of d, a start next to b = 0.5, and its growth rates."""
     model = coopetition(alpha=0.0, dims=(20, 20, 20, entries))
     start = tm.aligned_start(model, overlap={"a": 1e-4, "b": 0.5, "c": 1e-4, "d": 0.0 if held else 1e-4})
-    return model, start, tm.growth(model, start)
+    return model, start, tm.theory.growth(model, start)
 
 
 def measured_rates(axes) -> float:

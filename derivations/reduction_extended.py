@@ -22,7 +22,6 @@ from toymodel.model import Form, Model
 from toymodel.presets import coopetition
 from toymodel.reduction import reduced_loss, symbols
 from toymodel.theory.extended import (
-    descend_extended,
     noisy_residual_expression,
     residual_drift_expression,
     sampled_variance,
@@ -344,8 +343,8 @@ def with_noise(ax, model: Model, vectors: xr.Dataset, start: xr.Dataset, copies:
     many = vectors.expand_dims(copy=range(copies))
     full = tm.descend_vectors(model, many, 1_000, **settings)
     del settings["progress"]
-    few = descend_extended(model, start.expand_dims(copy=range(copies)), 1_000, noise_seed=1, **settings)
-    calm = descend_extended(model, start, 1_000, every=50, lr=0.5)
+    few = tm.descend(model, start.expand_dims(copy=range(copies)), 1_000, noise_seed=1, **settings)
+    calm = tm.descend(model, start, 1_000, every=50, lr=0.5)
     furthest = 0.0
     for x, colour in (("d", plotting.COLOURS["ciwl"]), ("b", plotting.COLOURS["shared"])):
         one, other = (runs.residual.sel(vector=x) for runs in (few, full))

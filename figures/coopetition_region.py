@@ -21,7 +21,7 @@ HELD = tm.Clamp("d", overlap=0, residual=0)
 def region(model, scales, strengths):
     """The law, along strength and scale."""
     along = xr.DataArray(scales, dims="scale", coords={"scale": scales})
-    cells = [tm.region(model, along, 1.0, target_scale={"d": float(s)}) for s in strengths]
+    cells = [tm.theory.region(model, along, 1.0, target_scale={"d": float(s)}) for s in strengths]
     return xr.concat(cells, xr.DataArray(strengths, dims="strength", name="strength"))
 
 
@@ -46,7 +46,7 @@ def main() -> None:
     cells = shares.scale.values, shares.strength.values
     right = {m: float(((shares.sel(model=m) > 0.5) == region(MODELS[m], *cells)).mean()) for m in MODELS}
     base = {m: float((shares.sel(model=m) <= 0.5).mean()) for m in MODELS}
-    assert all(right[m] > base[m] + 0.05 for m in MODELS) and not bool(tm.region(MODELS["published"], *PAPER))
+    assert all(right[m] > base[m] + 0.05 for m in MODELS) and not bool(tm.theory.region(MODELS["published"], *PAPER))
     fig, axes = plotting.new(2, 2, 7.0, 4.8)
     for ax, m in zip(axes[0], MODELS, strict=True):
         mesh = ax.pcolormesh(*cells, shares.sel(model=m), cmap="Greens", vmin=0, vmax=1, rasterized=True)

@@ -68,7 +68,7 @@ def main() -> None:
     against the loss that it leaves (mu_icl over the unlearned loss in the model) and the number of classes
     (entries of d), relative to the network and the model of the other figures; powers of medians over seeds. (c)
     The network's lifetime falls with power {measured[0]:.1f} ({known[0]} values of the noise); that of the model
-    (`toymodel.lifetime`) falls too (power {slopes[0]:.1f}), but only where less is left than in any of these networks:
+    (`tm.theory.lifetime`) falls too (power {slopes[0]:.1f}), but only where less is left than in any of these networks:
     over their range it is flat ({slopes[1]:+.1f}). (f) Both rise, the network faster: power {measured[1]:.1f} (from
     {known[1]} numbers of classes) against {slopes[2]:.1f}. Not drawn: {censored[0]} and {censored[1]} endless runs."""
     plotting.finish(__file__, fig, caption)

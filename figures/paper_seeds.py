@@ -9,7 +9,7 @@ STEPS = 16_000
 
 def main() -> None:
     model = tm.coopetition(alpha=0.1, mu_icl=0.1)
-    runs = tm.descend(model, tm.paper_start(model, seeds=range(12)), steps=STEPS, stop_below=THRESHOLD)
+    runs = tm.descend(model, tm.paper_start(model, seeds=range(12)), steps=STEPS, first_below=THRESHOLD)
     measures = tm.measure(runs)
     transient = measures.phase == "transient ICL"
     assert (transient | (measures.phase == "plateau")).all() and (transient == runs.stopped.notnull()).all()

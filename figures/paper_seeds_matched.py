@@ -9,7 +9,7 @@ STEPS = 16_000
 
 def main() -> None:
     model = tm.coopetition(alpha=0.1, mu_icl=0.0)
-    runs = tm.descend(model, tm.paper_start(model, seeds=range(12)), steps=STEPS, stop_below=THRESHOLD)
+    runs = tm.descend(model, tm.paper_start(model, seeds=range(12)), steps=STEPS, first_below=THRESHOLD)
     measures = tm.measure(runs)
     persistent = measures.phase == "persistent ICL"
     assert (persistent | (measures.phase == "plateau")).all() and (persistent == runs.stopped.notnull()).all()

@@ -14,7 +14,7 @@ AUTHORS = Path(__file__).parent.parent / "tests" / "data" / "toy_seed7.csv"
 
 def main() -> None:
     model = tm.coopetition(alpha=0.1, mu_icl=0.1)
-    run = tm.descend(model, tm.paper_start(model, seeds=7), steps=16_000, stop_below=THRESHOLD)
+    run = tm.descend(model, tm.paper_start(model, seeds=7), steps=16_000, first_below=THRESHOLD)
     stop = float(run.stopped)
     run = run.sel(time=slice(0, stop))
     icl, ciwl = (tm.measure(run).sel(mechanism=m) for m in ("icl", "ciwl"))

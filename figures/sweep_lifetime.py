@@ -23,7 +23,9 @@ def main() -> None:
     assert -1.15 < np.polyfit(np.log(runs.alpha), np.log(large), 1)[0] < -0.85
     assert small[-1] > 2.5 * np.nanmin(small) and small[0] > 3 * np.nanmin(small)
 
-    theory = tm.lifetime(MODEL, tm.aligned_start(MODEL, overlap=SCALE), alpha=runs.alpha, mu_icl=runs.mu_icl).lifetime
+    theory = tm.theory.lifetime(
+        MODEL, tm.aligned_start(MODEL, overlap=SCALE), alpha=runs.alpha, mu_icl=runs.mu_icl
+    ).lifetime
     error = abs(theory / life - 1)
     assert float(error.median()) < 0.05 and float(error.quantile(0.95)) < 0.2
     predicted = theory.idxmin("alpha").sel(mu_icl=inside.mu_icl)
@@ -46,7 +48,7 @@ def main() -> None:
     loss that ICL cannot remove (mu_icl), and slices of it (white: ICL is still learned after {STEPS:,} steps). Where
     mu_icl is large the lifetime falls as 1/alpha, but where it is small more competition first shortens and then
     prolongs it, because it keeps CIWL from starting: the alpha that ends ICL soonest (points) grows in proportion to
-    mu_icl (measured exponent {slope:.2f}). The theory (`toymodel.lifetime`; crosses, dashed) has a median error of
+    mu_icl (measured exponent {slope:.2f}). The theory (`tm.theory.lifetime`; crosses, dashed) has a median error of
     {float(error.median()):.0%} (95th percentile {float(error.quantile(0.95)):.0%})."""
     plotting.finish(__file__, fig, caption)
 

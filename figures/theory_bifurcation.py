@@ -33,11 +33,13 @@ def main() -> None:
     fig, axes = plotting.new(2, 3, 7.2, 4.4, sharex="row")
     gaps, both, alone = [], [], []
     for row, (mu, least) in zip(axes, CASES, strict=True):
-        model = tm.with_weight_decay(tm.coopetition(mu_icl=mu), 6e-3)
-        points = tm.fixed_points(model, tm.aligned_start(model, overlap=dict(a=4, b=4, c=4, d=0.5)), flow_time=0)
-        curve = tm.branch(model, points.isel(point=0), "decay", (least / 2, 0.1), log=True, step=0.03)
+        model = tm.theory.with_weight_decay(tm.coopetition(mu_icl=mu), 6e-3)
+        points = tm.theory.fixed_points(model, tm.aligned_start(model, overlap=dict(a=4, b=4, c=4, d=0.5)), flow_time=0)
+        curve = tm.theory.branch(model, points.isel(point=0), "decay", (least / 2, 0.1), log=True, step=0.03)
         stable, folds = curve.stability == "stable", curve.isel(point=np.flatnonzero(curve.kind == "fold"))
-        dotted = list(map(float, tm.decay_thresholds(tm.coopetition(mu_icl=mu)).values()))  # NaN: ICL has no fold
+        dotted = list(
+            map(float, tm.theory.decay_thresholds(tm.coopetition(mu_icl=mu)).values())
+        )  # NaN: ICL has no fold
         runs = ends(model, least)
         for ax, mechanism in zip(row, SHARES, strict=False):
             colour, learned = plotting.COLOURS[mechanism], share(curve, model, mechanism)
@@ -49,7 +51,7 @@ def main() -> None:
             ax.set(xscale="log", ylabel=f"{plotting.NAMES[mechanism]} made, mu_icl = {mu:g}", ylim=(-0.07, 1.1))
             ax.vlines(dotted, *ax.get_ylim(), color=plotting.COLOURS["cost"], lw=0.7, ls=":")
         for one in [runs.isel(decay=i, start=k) for i in range(RATES) for k in (0, 1, -1)]:
-            found = tm.fixed_points(model, one, flow_time=0, decay=float(one.decay)).isel(point=0)
+            found = tm.theory.fixed_points(model, one, flow_time=0, decay=float(one.decay)).isel(point=0)
             gaps.append(float(abs(found.overlap - one.overlap).max() + one.residual.max()))
             assert found.stability == "stable" and gaps[-1] < 0.02
         icl, ciwl = (runs[f"loss_{m}"] < runs[f"unlearned_{m}"] / 2 for m in SHARES)

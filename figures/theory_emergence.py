@@ -28,7 +28,7 @@ def growth(entries, *acts):
     model = tm.coopetition(alpha=0.0, dims=(20, 20, 20, entries))
     small = {"a": 1e-4, "b": SHARED, "c": 1e-4, "d": 0.0 if acts else 1e-4}
     start = tm.aligned_start(model, overlap=small)
-    formulas = tm.growth(model, start)
+    formulas = tm.theory.growth(model, start)
     rate = float(formulas["alone" if acts else "together"])
     run = tm.descend(model, start, int(60 / rate), lr=0.1, every=int(1 / rate), interventions=acts)
     late = run.overlap.sel(vector="c", time=slice(4 / rate, 6 / rate))

@@ -13,7 +13,7 @@ WITHIN = 0.2  # of the law, in the outer regimes
 def main() -> None:
     start = tm.aligned_start(MODEL, overlap=0.1)
     grid = dict(alpha=list(np.geomspace(3e-3, 0.3, 9)), mu_icl=list(np.geomspace(1e-4, 1, 9)))
-    predicted = tm.lifetime(MODEL, start, **grid)
+    predicted = tm.theory.lifetime(MODEL, start, **grid)
     horizon = 5e3 + 3 * float(predicted.lifetime.max())
     times = np.geomspace(300, horizon, 3000)
     runs = tm.flow(MODEL, start, horizon, times=times, method="LSODA", rtol=1e-7, **grid)
@@ -23,8 +23,8 @@ def main() -> None:
     assert median < 0.05 and most < 0.15
 
     law, small = asymptotics(MODEL), 1e-8
-    prefactor = tm.lifetime(MODEL, start, alpha=small, mu_icl=grid["mu_icl"]).decay * small  # C, for each mu_icl
-    soonest = tm.best_alpha(measured.mu_icl, law["drift"], prefactor)
+    prefactor = tm.theory.lifetime(MODEL, start, alpha=small, mu_icl=grid["mu_icl"]).decay * small  # C, for each mu_icl
+    soonest = tm.theory.best_alpha(measured.mu_icl, law["drift"], prefactor)
     least = 2 * np.sqrt(law["drift"] * prefactor) / measured.mu_icl
     x, y = measured.alpha / soonest, measured / least
     off = abs(y / ((x + 1 / x) / 2) - 1).where((x < 0.03) | (x > 100))

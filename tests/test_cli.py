@@ -52,14 +52,14 @@ def test_any_intervention_and_dimensions_from_the_command_line(monkeypatch, caps
     """They do what they do in Python; the start is made with what a clamp of first entries needs."""
     file = tmp_path / "run.nc"
     given = intervene('Clamp("c", entries=2, at=0.5)', 'Change(until=0.9, loss="ciwl * (1 + mu_icl)")')
-    given += ["--dims", "2,3,4,5", "--stop-below", 0.5, "--steps", 20, "--lr", 0.1, "--out", file]
+    given += ["--dims", "2,3,4,5", "--first-below", 0.5, "--steps", 20, "--lr", 0.1, "--out", file]
     status, out, err = called(monkeypatch, capsys, "run", *given)
     assert status == 0, err
     model = tm.coopetition(dims=(2, 3, 4, 5))
     change = tm.Change(until=0.9, loss=lambda icl, ciwl, cost, *, mu_icl=0.1: ciwl * (1 + mu_icl))
     acts = [tm.Clamp("c", entries=2, at=0.5), change]
     start = tm.paper_start(model, 7, heads={"c": 2})
-    expected = tm.descend(model, start, 20, lr=0.1, stop_below=0.5, interventions=acts)
+    expected = tm.descend(model, start, 20, lr=0.1, first_below=0.5, interventions=acts)
     np.testing.assert_array_equal(tm.load(file).loss, expected.loss)
     assert f"loss below 0.5 at time {float(expected.stopped):g}" in out
 
@@ -88,7 +88,7 @@ def test_flow_from_the_command_line(monkeypatch, capsys, tmp_path):
     )
     assert status == 0, err
     runs = tm.load(file)
-    assert runs.attrs["integrator"] == "flow (diffrax)" and float(runs.time[-1]) == 10
+    assert runs.attrs["integrator"] == "flow (rosenbrock)" and float(runs.time[-1]) == 10
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from conftest import closeness
 from zoo import shaped
 
 import toymodel as tm
-from toymodel.simulation.interventions import segments
+from toymodel.simulation.problem import Problem
 
 LR = 0.1
 ONLY_CIWL = dict(loss=lambda icl, ciwl, cost, *, mu=0.1: ciwl * (1 + mu))
@@ -212,9 +212,9 @@ def test_a_changed_loss_takes_its_parameters_from_the_model(start):
         np.testing.assert_allclose(runs.loss, runs.loss_icl + alpha * runs.cost, rtol=1e-12)
 
 
-def test_segments_by_hand():
+def test_stages_by_hand(model):
     freeze, clamp = tm.Freeze("a", at=2, until=5), tm.Clamp("b", at=3)
-    found = [(s.start, s.end, s.active) for s in segments([freeze, clamp], 10)]
+    found = [(s.start, s.end, s.active) for s in Problem.of(model, [], [freeze, clamp]).stages(10.0)]
     assert found == [(0, 2, ()), (2, 3, (freeze,)), (3, 5, (freeze, clamp)), (5, 10, (clamp,))]
 
 

@@ -24,7 +24,7 @@ def test_a_record_says_how_to_make_it_again(runs):
     """Model, parameters, weights, step size and start from the attributes and coordinates give the same numbers."""
     assert runs.attrs["toymodel_version"] and runs.attrs["toymodel_commit"]
     assert json.loads(runs.attrs["parameters"]) == {"alpha": 0.1, "mu": "swept", "nu": 0.0}
-    assert runs.attrs["interventions"] == "Clamp(at=1, vectors=d, overlap=0); Change(at=2, alpha=0.9)"
+    assert runs.attrs["interventions"] == "Clamp('d', at=1, overlap=0); Change(at=2, alpha=0.9)"
     again = tm.descend(
         tm.model_of(runs),
         tm.state_at(runs, 0.0).isel(mu=0, drop=True),
@@ -122,3 +122,12 @@ def test_a_foreign_file(tmp_path):
         tm.load(tmp_path / "gone.nc")
     with pytest.raises(ValueError, match=r"a name that ends in \.nc, got 'runs\.txt'"):
         tm.load(tmp_path / "runs.txt")
+
+
+@pytest.mark.parametrize(
+    "value", [3, -1.5, "text", "", [1, 2], [0.5, 0.25], ["a", "b"], np.float32(2), np.array([1, 2])]
+)
+def test_attributes_come_back(value, tmp_path):
+    data = xr.Dataset({"x": ("time", [1.0])}, attrs={"given": value})
+    back = tm.load(tm.save(data, tmp_path / "x.nc")).attrs["given"]
+    np.testing.assert_array_equal(back, value)

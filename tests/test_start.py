@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 from scipy.special import erfinv
 
 import toymodel as tm
@@ -76,8 +77,6 @@ def test_paper_draws_leave_jax_alone():
 
 def test_reduced_coordinates_by_hand():
     model = tm.Model({"m": "xy"}, lambda m: m, {"x": 2, "y": 3})
-    import xarray as xr
-
     vectors = xr.Dataset(
         {
             "x": ("x_entry", [1.0, 2.0]),
@@ -114,7 +113,7 @@ def test_random_start_scales():
         (lambda m: tm.aligned_start(m, overlap=float("nan")), "overlap must be finite, got nan"),
         (lambda m: tm.aligned_start(m, residual=-0.5), "residual must be >= 0 and finite, got -0.5"),
         (lambda m: tm.from_vectors(m, tm.random_vectors(tm.coopetition(dims=(20, 20, 20, 5)), 0)), "must have 160"),
-        (lambda m: tm.paper_start(m, 1.0), "seeds must be a whole number >= 0, got 1.0"),
+        (lambda m: tm.paper_start(m, 1.0), "seeds must be a whole number or a list of them, such as .*, got 1.0"),
         (lambda m: tm.paper_start(m, 0, heads={"q": 3}), "heads has the unknown name 'q'; allowed are"),
         (lambda m: tm.paper_start(m, 0, heads={"c": 40}), r"heads\['c'\] must be a whole number within 0..20, got 40"),
         (lambda m: tm.paper_start(m, 0, heads={"c": -1}), r"heads\['c'\] must be a whole number within 0..20, got -1"),
@@ -158,8 +157,6 @@ def test_a_start_says_how_it_was_made():
     """Numbers are written out, labelled values too where they are few."""
     import json
 
-    import xarray as xr
-
     model = tm.coopetition()
     assert tm.aligned_start(model, overlap={**dict.fromkeys("abc", 0.2), "d": 0.5}, residual=1).attrs["start"] == (
         "aligned_start(overlap={'a': 0.2, 'b': 0.2, 'c': 0.2, 'd': 0.5}, residual={'a': 1, 'b': 1, 'c': 1, 'd': 1}, "
@@ -171,3 +168,23 @@ def test_a_start_says_how_it_was_made():
     assert xr.DataArray.from_dict(data).equals(values)
     many = xr.DataArray(np.linspace(0, 1, 1000), dims="begin")
     assert "<begin: 1000; sha256 " in tm.aligned_start(model, overlap=many).attrs["start"]
+
+
+def test_settings_of_the_user_do_not_matter():
+    """Someone who debugs has errors for an underflow and for a number that goes to the device."""
+    model = tm.coopetition(dims=(3, 3, 3, 4))
+    expected = [
+        tm.paper_start(model, range(2)),
+        tm.random_start(model, 1, scale=1e-170),
+        tm.aligned_start(model, 1e-200),
+    ]
+    with np.errstate(all="raise"), jax.transfer_guard("disallow"):
+        found = [
+            tm.paper_start(model, range(2)),
+            tm.random_start(model, 1, scale=1e-170),
+            tm.aligned_start(model, 1e-200),
+        ]
+        with pytest.raises(FloatingPointError):
+            np.float64(1e-300) * np.float64(1e-300)
+    for left, right in zip(found, expected, strict=True):
+        xr.testing.assert_identical(left, right)

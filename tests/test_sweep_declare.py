@@ -110,7 +110,6 @@ def test_bad_grids_are_refused_by_name(over, message):
         ({"seeds": [1, 1]}, "seeds must be different"),
         ({"steps": 0}, "steps must be a whole number >= 1, got 0"),
         ({"start": "cold"}, "start must be one of"),
-        ({"precision": "float16"}, "precision must be one of"),
         ({"lr": -1.0}, "lr must be > 0"),
         ({"stop_below": 0.0}, "stop_below must be > 0"),
         ({"rtol": 2.0}, "rtol must be within"),
@@ -151,6 +150,41 @@ def test_axes_read_as_written():
     for wrong in ((1, 1), (0, 1), (2, 1)):
         with pytest.raises(ValueError, match="needs 0 < low < high"):
             tm.log(*wrong)
+
+
+def test_axes_hold_the_shortest_float_within_an_ulp():
+    """So that a value is found by the number that one would write; the ends are those that were given."""
+    for axis in (tm.linear(0.1, 0.5, 5), tm.linear(0, 1, 101), tm.linear(-0.3, 0.3, 7), tm.log(1e-3, 1, 7)):
+        values = axis.points("alpha")
+        spaced = (np.linspace if axis.kind == "linear" else np.geomspace)(axis.low, axis.high, axis.count)
+        assert (abs(values - spaced) <= np.spacing(abs(spaced))).all()
+        assert (values[0], values[-1]) == (axis.low, axis.high)
+    assert tm.linear(0.1, 0.5, 5).points("alpha").tolist() == [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert [f"{x:g}" for x in tm.linear(0, 1, 101).points("x")] == [
+        repr(x).removesuffix(".0") for x in tm.linear(0, 1, 101).points("x").tolist()
+    ]
+    assert tm.log(1e-3, 1, 4).points("alpha").tolist() == [0.001, 0.01, 0.1, 1.0]
+    assert tm.linear(0.1 + 0.2, 0.5, 2).points("alpha")[0] == 0.1 + 0.2
+    swept = tm.sweep(MODEL, {"alpha": tm.linear(0.1, 0.5, 5)}, 3, 5)
+    assert swept.sel(alpha=0.3).sizes == swept.isel(alpha=0).sizes
+
+
+def test_numbers_of_numpy_are_those_of_python():
+    numbers = dict(
+        steps=np.int16(50), lr=np.float32(0.5), chunk=np.uint8(7), rtol=np.float32(0.5), stop_below=np.float64(1e-6)
+    )
+    plain = {name: value.item() for name, value in numbers.items()}
+    over = {"alpha": np.array([0.25, 0.5], np.float32), "dim_d": [np.int8(20), np.int64(160)]}
+    left = tm.Sweep(MODEL, over, np.int64(3), fixed={"scale": np.float16(0.5)}, **numbers)
+    right = tm.Sweep(MODEL, {"alpha": [0.25, 0.5], "dim_d": [20, 160]}, 3, fixed={"scale": 0.5}, **plain)
+    assert left == right and hash(left) == hash(right)
+
+
+def test_nothing_to_vary_but_seeds(tmp_path):
+    here = tm.sweep(MODEL, {}, range(3), np.int16(20))
+    stored = tm.sweep(MODEL, {}, range(3), 20, store=tmp_path / "a.zarr")
+    xr.testing.assert_identical(stored.load(), here)
+    tm.sweep(MODEL, {}, range(3), 20, store=tmp_path / "a.zarr")
 
 
 @pytest.mark.parametrize("method", ["sobol", "halton", "latin", "random"])

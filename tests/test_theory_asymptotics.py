@@ -22,7 +22,7 @@ def numbers(model) -> dict:
 
 def test_prediction_of_random_sets():
     start, weights, parameters = ensemble(80, seed=5)
-    predicted = tm.asymptotic_strategy(MODEL, start, weights=weights, **parameters)
+    predicted = tm.theory.asymptotic_strategy(MODEL, start, weights=weights, **parameters)
     right = (predicted == measured(start, weights, parameters)).values
     decided = ((parameters["mu_icl"] > 0) | (parameters["mu_ciwl"] > 0)).values
     assert right[decided].all()
@@ -40,7 +40,7 @@ def test_the_signs_of_mu_decide(alpha, mu_icl, mu_ciwl, winner):
     found = tm.measure(runs)
     first = str(found.mechanism.values[found.emergence.argmin("mechanism").item()])
     assert found.winner.item() == (winner or first)
-    assert tm.asymptotic_strategy(model, tm.aligned_start(model, overlap=0.1)).item() == found.winner.item()
+    assert tm.theory.asymptotic_strategy(model, tm.aligned_start(model, overlap=0.1)).item() == found.winner.item()
 
 
 @pytest.mark.parametrize(("strategy", "mu"), [("icl", "mu_icl"), ("ciwl", "mu_ciwl")])
@@ -80,8 +80,11 @@ def test_shared_part_grows_as_the_fifth_root_of_time():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: tm.asymptotic_strategy(MODEL, tm.aligned_start(MODEL), alpha=0.0), "alpha must be > 0, got 0"),
-        (lambda: tm.asymptotic_strategy(tm.induction(), tm.aligned_start(tm.induction())), "like tm.coopetition"),
+        (lambda: tm.theory.asymptotic_strategy(MODEL, tm.aligned_start(MODEL), alpha=0.0), "alpha must be > 0, got 0"),
+        (
+            lambda: tm.theory.asymptotic_strategy(tm.induction(), tm.aligned_start(tm.induction())),
+            "like tm.coopetition",
+        ),
     ],
 )
 def test_outside_of_the_range(call, says):

@@ -28,7 +28,7 @@ def start_of(model, u_d=0.05, v_d=0.0):
 def test_rise_after_the_dip_of_a_cooperating_d():
     model = tm.coopetition(alpha=0.1, mu_icl=1e-4)
     start = start_of(model, along("u_d", [0.05, 0.5, 1.0, 1.5]), along("v_d", [0.0, 1.0, 2.0, 3.0]))
-    found, predicted = measured(model, start, 60_000), tm.bump(model, start).height
+    found, predicted = measured(model, start, 60_000), tm.theory.bump(model, start).height
     assert float(found.min()) > 0.1
     assert float(np.abs(predicted / found - 1).max()) < 0.1
 
@@ -37,7 +37,7 @@ def test_rise_with_the_residual_of_d():
     """With hardly any cost the loss of CIWL rises while ICL emerges: b and c amplify the residual of d."""
     model = tm.coopetition(alpha=1e-3, mu_icl=1e-6)
     start = start_of(model, along("u_d", [0.5, 1.0]), along("v_d", [9.0, 12.0]))
-    found, predicted = measured(model, start, 6_000), tm.bump(model, start).height
+    found, predicted = measured(model, start, 6_000), tm.theory.bump(model, start).height
     assert float(found.min()) > 0.2
     assert float(np.abs(predicted / found - 1).max()) < 0.15
 
@@ -47,7 +47,7 @@ def test_no_bump_where_mu_icl_keeps_d():
     model = tm.coopetition()
     start = start_of(model)
     found = measured(model, start, 20_000, mu_icl=along("mu_icl", [1e-3, 3e-2, 1e-1]), alpha=0.1)
-    predicted = tm.bump(model, start, mu_icl=along("mu_icl", [1e-3, 3e-2, 1e-1]), alpha=0.1)
+    predicted = tm.theory.bump(model, start, mu_icl=along("mu_icl", [1e-3, 3e-2, 1e-1]), alpha=0.1)
     assert list(predicted.height > 0) == [True, False, False] == list(found > 1e-3)
 
 
@@ -59,7 +59,7 @@ def test_the_law_of_small_starts_is_of_leading_order():
         start = start_of(model, u_d=0.01)
         runs = tm.descend(model, start, 24_000, lr=0.5, every=10)
         dip = 1 - np.sqrt(float((runs.loss_ciwl / runs.unlearned_ciwl).min()))
-        errors.append(abs(float(tm.bump(model, start).x) / dip - 1))
+        errors.append(abs(float(tm.theory.bump(model, start).x) / dip - 1))
     assert errors[0] < 0.1 and errors[2] < errors[0]
 
 
@@ -72,7 +72,7 @@ def test_coefficients_are_the_integrals_of_the_escape():
     values = {"T_a": 20**0.5, "T_b": 20**0.5, "T_c": 20**0.5, "T_d": 160**0.5, "u_0": 0.7, "v_0": 2.0}
     found = {
         name: float(expression.subs({s: values[s.name] for s in expression.free_symbols}))
-        for name, expression in tm.bump_expressions().items()
+        for name, expression in tm.theory.bump_expressions().items()
         if name != "x_0"
     }
     assert found["x"] == pytest.approx((0.7 + gain) * 20 / t_ciwl, rel=1e-6)
@@ -100,7 +100,7 @@ def test_a_wrong_coefficient_is_seen(monkeypatch):
 
 def test_errors_name_what_is_missing():
     with pytest.raises(ValueError, match="mechanisms of three vectors that share two"):
-        tm.bump(tm.long_pathway(), tm.aligned_start(tm.long_pathway()))
+        tm.theory.bump(tm.long_pathway(), tm.aligned_start(tm.long_pathway()))
 
 
 def test_height_of_arrays():

@@ -23,7 +23,7 @@ def emergence(runs):
 def test_growth_rates_are_those_of_runs(acts, name):
     model = tm.coopetition(alpha=0.0, dims=(20, 20, 20, 10))
     start = tm.aligned_start(model, overlap={"a": 1e-4, "b": 0.5, "c": 1e-4, "d": 0.0 if acts else 1e-4})
-    rate = float(tm.growth(model, start)[name])
+    rate = float(tm.theory.growth(model, start)[name])
     run = tm.descend(model, start, int(60 / rate), lr=0.1, every=10, interventions=acts)
     late = run.overlap.sel(vector="c", time=slice(4 / rate, 6 / rate))
     assert float(np.polyfit(late.time, np.log(late), 1)[0]) == pytest.approx(rate, rel=5e-3)
@@ -33,7 +33,8 @@ def test_cost_slows_the_growth_by_the_competition_index():
     matrix = np.array([[-0.02, 0, 1.0], [0, -0.05, 0.6], [1.0, 0.6, 0]])  # B = 1, k1 = 1, k2 = 0.6, g_a, g_d
     values = {"B": 1.0, "k1": 1.0, "k2": 0.6, "g_a": 0.02, "g_d": 0.05}
     found = {
-        name: float(e.subs({s: values[s.name] for s in e.free_symbols})) for name, e in tm.growth_expressions().items()
+        name: float(e.subs({s: values[s.name] for s in e.free_symbols}))
+        for name, e in tm.theory.growth_expressions().items()
     }
     assert found["net"] == pytest.approx(np.linalg.eigvalsh(matrix).max(), abs=3e-4)
     assert found["competition"] == pytest.approx(found["cooperation"] - found["net"], abs=1e-12)
@@ -72,7 +73,7 @@ def test_law_of_one_private_vector_is_the_integral():
     slope = values["sigma"] * values["k1"] + values["d0"] * values["k2"]
     square = values["k1"] ** 2 + values["k2"] ** 2
     exact = quad(lambda s: 1 / (values["sigma"] ** 2 + 2 * slope * s + square * s**2), 0, np.inf)[0]
-    expression = tm.law_expressions(1)["with_ciwl"]
+    expression = tm.theory.law_expressions(1)["with_ciwl"]
     assert float(expression.subs({s: values[s.name] for s in expression.free_symbols})) == pytest.approx(
         exact, rel=1e-7
     )
@@ -81,7 +82,7 @@ def test_law_of_one_private_vector_is_the_integral():
 @pytest.mark.parametrize("private", [1, 2])
 def test_speed_up_grows_with_the_power_of_the_depth(private):
     """speed_up sigma^n ln(2 d0 / sigma) tends to a constant."""
-    expression = tm.law_expressions(private)["speed_up"]
+    expression = tm.theory.law_expressions(private)["speed_up"]
     of = sp.lambdify([s for s in sorted(expression.free_symbols, key=str)], expression)
     sigma = np.array([1e-8, 1e-9, 1e-10])
     names = sorted(s.name for s in expression.free_symbols)
@@ -92,9 +93,9 @@ def test_speed_up_grows_with_the_power_of_the_depth(private):
 
 def test_paper_lies_outside_and_the_preset_inside_of_the_region():
     scales, targets = tm.LONG_PATHWAY_START["scale"], tm.LONG_PATHWAY_START["target_scale"]
-    assert not bool(tm.region(tm.coopetition(), 1.0, 1.0))
-    assert bool(tm.region(tm.long_pathway(), scales["a"], scales["d"], target_scale=dict(targets)))
-    assert float(tm.law(tm.coopetition(), 1.0, 1.0).speed_up) == pytest.approx(1.2, abs=0.05)
+    assert not bool(tm.theory.region(tm.coopetition(), 1.0, 1.0))
+    assert bool(tm.theory.region(tm.long_pathway(), scales["a"], scales["d"], target_scale=dict(targets)))
+    assert float(tm.theory.law(tm.coopetition(), 1.0, 1.0).speed_up) == pytest.approx(1.2, abs=0.05)
 
 
 def test_first_changes_sides_with_the_target_of_d():
@@ -106,7 +107,7 @@ def test_first_changes_sides_with_the_target_of_d():
             drive = (0.5 + 0.1) / (400 * entries) * 20 * entries**0.5
             gamma = alpha / (20 * entries) * entries * 0.1**2 / (2 * drive * 0.1)
             by_hand = 400 * entries / 2 > (400 * 20 / 2 + 0.1 * 8000) * (1 + gamma)
-            assert bool(tm.law(model, 0.01, 0.1)["first"]) == by_hand
+            assert bool(tm.theory.law(model, 0.01, 0.1)["first"]) == by_hand
             answers.add((entries, by_hand))
     assert {(25, True), (25, False)} <= answers  # alpha matters
 
@@ -188,7 +189,7 @@ def test_the_cost_takes_the_region_away():
         found = tm.measure(tm.descend(model, start, 8_000, every=20)).emergence
         icl, ciwl = (found.sel(mechanism=m, drop=True) for m in ("icl", "ciwl"))
         shares.append(float((icl.notnull() & ~(ciwl <= icl)).mean()))
-        said.append(bool(tm.law(model, 0.01, 1.0, target_scale=target)["first"]))
+        said.append(bool(tm.theory.law(model, 0.01, 1.0, target_scale=target)["first"]))
     assert said == [True, False] and shares[0] > 0.5 and shares[1] < 0.2
 
 
@@ -209,9 +210,12 @@ def test_expressions_take_jax_arrays(n):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: tm.law(tm.long_pathway(), 1.0, 1.0), "0 < scale < scale_d"),
-        (lambda: tm.law(tm.coopetition(), 0.0, 1.0), "0 < scale < scale_d"),
-        (lambda: tm.growth(tm.long_pathway(), tm.aligned_start(tm.long_pathway())), "mechanisms of three vectors"),
+        (lambda: tm.theory.law(tm.long_pathway(), 1.0, 1.0), "0 < scale < scale_d"),
+        (lambda: tm.theory.law(tm.coopetition(), 0.0, 1.0), "0 < scale < scale_d"),
+        (
+            lambda: tm.theory.growth(tm.long_pathway(), tm.aligned_start(tm.long_pathway())),
+            "mechanisms of three vectors",
+        ),
         (lambda: escape.escape(tm.coopetition(), tm.aligned_start(tm.coopetition()), without="icl"), "without must be"),
     ],
 )

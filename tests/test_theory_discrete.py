@@ -15,7 +15,7 @@ import toymodel.reduction
 from toymodel.simulation.tensors import tensor_loss
 from toymodel.theory.conserved import balance_values, end_sharpness
 from toymodel.theory.discrete import curvature, loss_floor, modified_flow, noise_drift, noise_threshold
-from toymodel.theory.extended import descend_extended, noisy_residual, sampled_variance
+from toymodel.theory.extended import noisy_residual, sampled_variance
 
 SECTIONS = (derivation.spectrum, derivation.stability, derivation.modified, derivation.noise)
 
@@ -113,7 +113,7 @@ def test_noise_drifts_balances():
     assert abs(float(change.mean()) - lr * rate) < 4 * error < 0.1 * abs(lr * rate)
 
 
-@pytest.mark.parametrize("simulate", [tm.descend_vectors, descend_extended], ids=["all entries", "coordinates"])
+@pytest.mark.parametrize("simulate", [tm.descend_vectors, tm.descend], ids=["all entries", "coordinates"])
 def test_the_floor_of_a_learned_loss(simulate):
     model, noise, lr, copies = tm.induction(dims=(3, 4, 5)), 0.003, 0.5, 150
     vectors = tm.random_vectors(model, 0)
@@ -129,7 +129,7 @@ def test_noise_above_the_threshold_keeps_icl():
     start = tm.aligned_start(model, overlap={"a": 0.05, "b": side, "c": side, "d": side}).expand_dims(copy=range(8))
     share = {}
     for factor in (0.5, 2.0):
-        runs = descend_extended(model, start, 1_500, noise=factor * limit, every=50)
+        runs = tm.descend(model, start, 1_500, noise=factor * limit, every=50)
         share[factor] = float((runs.loss_icl / runs.unlearned_icl).isel(time=slice(-5, None)).mean())
     assert share[0.5] > 0.7 and share[2.0] < 0.3
 

@@ -34,7 +34,7 @@ def test_there_is_no_coexistence_where_the_fold_leaves_no_room():
         found = compared(alpha, [mu], points=2000)
         assert float(found.coexistence.max()) == 0
         assert errors(found).max() < 0.1
-    assert tm.lifetime(MODEL, START, alpha=1e-3, mu_icl=1e-5).coexistence > 0
+    assert tm.theory.lifetime(MODEL, START, alpha=1e-3, mu_icl=1e-5).coexistence > 0
 
 
 def test_least_fold():
@@ -69,7 +69,7 @@ def test_the_data_of_the_page_are_of_this_theory():
     for grid in GRIDS:
         stored = data[f"predicted_{grid}"].isel({f"alpha_{grid}": [0, 8], f"mu_icl_{grid}": [0, 3, 6]})
         alpha, mu = stored[f"alpha_{grid}"].values, stored[f"mu_icl_{grid}"].values
-        now = tm.lifetime(MODEL, START, alpha=list(alpha), mu_icl=list(mu)).lifetime
+        now = tm.theory.lifetime(MODEL, START, alpha=list(alpha), mu_icl=list(mu)).lifetime
         np.testing.assert_allclose(now.transpose("alpha", "mu_icl"), stored.transpose(f"alpha_{grid}", ...), rtol=1e-3)
 
 
@@ -140,17 +140,17 @@ def test_the_alpha_that_ends_icl_soonest():
     a, c, mu = 3.0, 5.0, 0.01
     alpha = np.geomspace(1e-4, 1, 4001)
     lowest = alpha[(a * alpha / mu**2 + c / alpha).argmin()]
-    assert tm.best_alpha(mu, a, c) == pytest.approx(lowest, rel=2e-3)
+    assert tm.theory.best_alpha(mu, a, c) == pytest.approx(lowest, rel=2e-3)
 
 
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: tm.lifetime(MODEL, START, alpha=0.0), "alpha must be > 0, got 0"),
-        (lambda: tm.lifetime(MODEL, START, mu_icl=0.0), "mu_icl must be > 0, got 0"),
-        (lambda: tm.lifetime(MODEL, START, mu_ciwl=0.1), "mu_ciwl must be 0, got 0.1"),
-        (lambda: tm.lifetime(MODEL, tm.random_start(MODEL, 0)), "start must have residual 0, overlaps > 0"),
-        (lambda: tm.lifetime(tm.induction(), START), "the model must be one like tm.coopetition"),
+        (lambda: tm.theory.lifetime(MODEL, START, alpha=0.0), "alpha must be > 0, got 0"),
+        (lambda: tm.theory.lifetime(MODEL, START, mu_icl=0.0), "mu_icl must be > 0, got 0"),
+        (lambda: tm.theory.lifetime(MODEL, START, mu_ciwl=0.1), "mu_ciwl must be 0, got 0.1"),
+        (lambda: tm.theory.lifetime(MODEL, tm.random_start(MODEL, 0)), "start must have residual 0, overlaps > 0"),
+        (lambda: tm.theory.lifetime(tm.induction(), START), "the model must be one like tm.coopetition"),
     ],
 )
 def test_outside_of_the_range(call, says):

@@ -12,7 +12,7 @@ from zoo import shaped
 import toymodel as tm
 import toymodel.reduction
 from toymodel.simulation.tensors import tensor_loss
-from toymodel.theory.extended import descend_extended, noisy_residual, noisy_residual_expression, sampled_variance
+from toymodel.theory.extended import noisy_residual, noisy_residual_expression, sampled_variance
 
 
 def test_the_derivation_holds():
@@ -43,7 +43,7 @@ def test_a_wrong_drift_is_found(monkeypatch):
 def test_momentum_and_decay_against_optax_on_all_entries(shape, momentum, decay):
     model, lr, steps = shaped(shape), 0.02, 200
     vectors = tm.random_vectors(model, 1)
-    few = descend_extended(model, tm.from_vectors(model, vectors), steps, lr=lr, momentum=momentum, decay=decay)
+    few = tm.descend(model, tm.from_vectors(model, vectors), steps, lr=lr, momentum=momentum, weight_decay=decay)
     with jax.enable_x64(True):
         values, targets = (
             {x: jax.numpy.asarray(vectors[f"{x}{end}"].values) for x in model.vectors} for end in ("", "_target")
@@ -72,7 +72,7 @@ def test_momentum_and_decay_against_optax_on_all_entries(shape, momentum, decay)
 def test_without_anything_it_is_descent():
     model = tm.coopetition()
     start = tm.paper_start(model, range(3))
-    one, other = descend_extended(model, start, 300, every=7), tm.descend(model, start, 300, every=7)
+    one, other = tm.descend(model, start, 300, every=7), tm.descend(model, start, 300, every=7)
     assert one.step.equals(other.step)
     assert closeness(one.loss, other.loss, 1e-12) <= 1
 
@@ -83,7 +83,7 @@ def test_noise_has_the_law_of_all_entries():
     vectors, copies = tm.random_vectors(model, 2), 600
     settings = {"lr": 0.1, "noise": 0.5, "every": 50}
     full = tm.descend_vectors(model, vectors.expand_dims(copy=range(copies)), 100, **settings)
-    few = descend_extended(
+    few = tm.descend(
         model, tm.from_vectors(model, vectors).expand_dims(copy=range(copies)), 100, noise_seed=9, **settings
     )
     assert float(few.residual.sel(vector="d").max()) < 1e-12
@@ -101,7 +101,7 @@ def test_the_floor_of_a_residual():
         {"icl": "b"}, lambda icl, decay: icl + decay, dict(a=30, b=2), costs={"decay": "a"}, weights={"decay": 0.3}
     )
     start = tm.aligned_start(model, overlap=0.0, residual=2.0).expand_dims(copy=range(2_000))
-    runs = descend_extended(model, start, 40, lr=0.5, noise=0.4, every=4)
+    runs = tm.descend(model, start, 40, lr=0.5, noise=0.4, every=4)
     measured = (runs.residual.sel(vector="a") ** 2).mean("copy").values
     assert closeness(measured, noisy_residual(4.0, 0.3, 30, 0.4, 0.5, runs.step.values), 0.03) <= 1
 
@@ -142,12 +142,12 @@ def test_the_spread_of_sampled_steps():
 def test_refuses(arguments, message):
     model = tm.induction()
     with pytest.raises(ValueError, match=message):
-        descend_extended(model, tm.aligned_start(model), 10, **arguments)
+        tm.descend(model, tm.aligned_start(model), 10, **arguments)
 
 
 def test_divergence_is_an_error():
     model = tm.induction()
     with pytest.raises(FloatingPointError, match="diverge"):
-        descend_extended(model, tm.aligned_start(model, overlap=3.0), 1_000, lr=1e4)
+        tm.descend(model, tm.aligned_start(model, overlap=3.0), 1_000, lr=1e4)
     with pytest.raises(ValueError, match="each vector once"):
         sampled_variance({}, {}, "aa", "a", 1.0, 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from toymodel.checks import check_values, mapping
+from toymodel.checks import MOST_RUNS, check_values, dimensions, mapping, shown
 
 SHORT = 4000  # characters of a value that is written out in the attributes of a record
 
@@ -32,7 +33,13 @@ class Batch:
 
     @classmethod
     def of(cls, values: Iterable[xr.DataArray]) -> Batch:
-        """The batch of all combinations; raises ValueError where two values disagree on a shared coordinate."""
+        """The batch of all combinations; raises ValueError where two values disagree on a shared coordinate, and where
+        there are more than MOST_RUNS combinations."""
+        values = list(values)
+        sizes = {d: n for value in values for d, n in value.sizes.items()}
+        if math.prod(sizes.values()) > MOST_RUNS:
+            most = f"at most {MOST_RUNS:,}"
+            raise ValueError(f"{' x '.join(map(str, sizes.values()))} runs are too many, {most} are computed at once")
         blanks = [xr.zeros_like(value, dtype=np.int8) for value in values]
         try:
             aligned = xr.align(*blanks, join="exact", copy=False)
@@ -68,12 +75,12 @@ class Batch:
 
 def as_labelled(name: str, value: Any) -> Any:
     """A sequence of values of `name` becomes a DataArray along a dimension of that name; numbers stay numbers."""
-    if isinstance(value, xr.DataArray) or np.ndim(value) == 0:
+    if isinstance(value, xr.DataArray):
         return value
-    if np.ndim(value) > 1:
-        raise ValueError(
-            f"{name} must be a number, a list of numbers or an xarray.DataArray, got {np.ndim(value)} dimensions"
-        )
+    if (count := dimensions(name, value)) == 0:
+        return value
+    if count > 1:
+        raise ValueError(f"{name} must be a number, a list of numbers or an xarray.DataArray, got {shown(value)}")
     check_values(name, value)
     return xr.DataArray(np.asarray(value, dtype=float), dims=name, coords={name: np.asarray(value, dtype=float)})
 

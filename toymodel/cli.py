@@ -16,8 +16,8 @@ from typer.core import TyperGroup
 import toymodel as tm
 from toymodel.checks import whole
 from toymodel.network import cli as network
+from toymodel.simulation.interventions import built, interventions_of
 from toymodel.sweeps import cli as sweeps
-from toymodel.sweeps.acts import built, interventions_of
 
 
 class Commands(TyperGroup):
@@ -66,7 +66,7 @@ def run(
     steps: Annotated[int | None, typer.Option(help="Number of steps of descent [default: 16000].")] = None,
     lr: Annotated[float | None, typer.Option(help="Step size of descent; time = steps x lr [default: 1].")] = None,
     every: Annotated[int | None, typer.Option(help="Descent: record each so many steps [default: 1].")] = None,
-    stop_below: Annotated[
+    first_below: Annotated[
         float | None, typer.Option(help="Descent: also say when the loss first falls below this.")
     ] = None,
     time: Annotated[float | None, typer.Option(help="Duration of a flow, in units of time [default: 16000].")] = None,
@@ -93,16 +93,16 @@ def run(
     """
     _check_file("out", out, (".nc",))
     _check_file("plot", plot, (".png", ".pdf", ".svg"))
-    options = _options(integrator, dict(steps=steps, lr=lr, every=every, stop_below=stop_below), time)
+    options = _options(integrator, dict(steps=steps, lr=lr, every=every, first_below=first_below), time)
     model = _model(preset, dims, loss, dict(_number_named(text) for text in set_ or []))
-    acts = [*map(_clamp, clamp or []), *(built(act, {}, model) for act in interventions_of(intervene or []))]
+    acts = [*map(_clamp, clamp or []), *(built(act) for act in interventions_of(intervene or []))]
     start = _start(preset, model, seed, acts)
     simulate: Any = tm.descend if integrator == "descent" else tm.flow
     runs = simulate(model, start, **options, interventions=acts)
     typer.echo(model)
     typer.echo(tm.measure(runs).to_dataframe().to_string())
     if "stopped" in runs:
-        typer.echo(f"loss below {stop_below:g} at time {float(runs.stopped):g}")
+        typer.echo(f"loss below {first_below:g} at time {float(runs.stopped):g}")
     if out is not None:
         typer.echo(f"wrote {tm.save(runs, out)}")
     if plot is not None:

@@ -32,8 +32,7 @@ NEVER = {measures.NEVER!r}
 
 
 def follow_lines() -> list[str]:
-    """The lines of `measures.follow`, for a generated module that has its arguments as variables, under names that begin
-    with `m_`."""
+    """The lines of `measures.follow`, for generated code that has its arguments as variables m_n, m_loss, ..."""
     function: Any = ast.parse(inspect.getsource(measures.follow)).body[0]
     *body, last = [line for line in function.body if not isinstance(line, ast.Expr)]
     if [name.id for name in last.value.elts] != list(measures.BEGIN):

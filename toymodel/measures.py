@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from toymodel.checks import check_values
+
 LEARNED = 0.5  # of the unlearned loss
 NEVER = 1e300  # a time that has not come; finite, so that comparisons are all there is to do with it
 BEGIN = {
@@ -31,6 +33,7 @@ BEGIN = {
     "last": NEVER,
 }
 OF_MECHANISM = ("emergence", "minimum", "minimum_time", "end", "lifetime", "lasts", "bump", "bump_time", "final")
+VARIABLES = (*OF_MECHANISM, "winner", "phase")  # what `measure` returns: no other name in a record may be one
 PHASES = ("plateau", "transient ICL", "persistent ICL", "both", "CIWL only")
 DIVERGED = "diverged"
 
@@ -38,21 +41,23 @@ DIVERGED = "diverged"
 def follow(n, loss, inside, emergence, lowest, lowest_at, end, bump, bump_at, last):
     """What is known of a mechanism after the time n, from what was known before; a loss of NaN changes nothing.
 
-    inside: the loss below which it is learned. The other arguments are named as in `BEGIN`. Numbers only, no branch: the
-    kernels of descent inline these lines.
+    inside: the loss below which it is learned. The other arguments are named as in `BEGIN`. Numbers only, no
+    branch: the kernels of descent inline these lines.
     """
-    early = emergence >= NEVER
+    said = loss == loss
+    learned = loss < inside
     lower = loss < lowest
     rise = loss - lowest
-    emergence = n if (loss < inside) & early else emergence
-    gone = (loss >= inside) & (emergence < NEVER) & (end >= NEVER)
-    higher = (emergence >= NEVER) & (rise > bump)
+    emergence = n if learned & (emergence >= NEVER) else emergence
+    waits = emergence >= NEVER
+    gone = said & (not learned) & (not waits) & (end >= NEVER)
+    higher = waits & (rise > bump)
     end = NEVER if lower else (n if gone else end)
     lowest_at = n if lower else lowest_at
     lowest = loss if lower else lowest
     bump = rise if higher else bump
     bump_at = n if higher else bump_at
-    last = loss if loss == loss else last
+    last = loss if said else last
     return emergence, lowest, lowest_at, end, bump, bump_at, last
 
 
@@ -112,9 +117,7 @@ def measure(runs: xr.Dataset) -> xr.Dataset:
 
     Raises ValueError for what is no record.
     """
-    mechanisms = [str(name).removeprefix("loss_") for name in runs.data_vars if str(name).startswith("loss_")]
-    if not mechanisms or "time" not in runs.dims:
-        raise ValueError("runs must be a record with loss_<mechanism> along time, as descend and flow return it")
+    mechanisms = mechanisms_of(runs)
     dims = [d for d in runs[f"loss_{mechanisms[0]}"].dims if d != "time"]
     sizes = [runs.sizes[d] for d in dims]
     times = runs["time"].values.astype(float)
@@ -139,6 +142,31 @@ def labelled(measures: xr.Dataset) -> xr.Dataset:
     return measures
 
 
+def mechanisms_of(runs: xr.Dataset) -> list[str]:
+    """The mechanisms of a record; raises ValueError for what is none, and for one without numbers to measure."""
+    names = [str(name) for name in runs.data_vars] if isinstance(runs, xr.Dataset) else []
+    mechanisms = [name.removeprefix("loss_") for name in names if name.startswith("loss_")]
+    if not mechanisms or "time" not in runs.dims:
+        raise ValueError("runs must be a record with loss_<mechanism> along time, as descend and flow return it")
+    if empty := [str(d) for d, n in runs.sizes.items() if not n]:
+        raise ValueError(f"runs is empty: there is nothing along {empty[0]!r}")
+    for m in mechanisms:
+        if f"unlearned_{m}" not in names:
+            raise ValueError(f"runs has no unlearned_{m}, the loss of a mechanism that has learned nothing")
+        losses = runs[f"loss_{m}"]
+        if losses.dtype.kind not in "iuf" or "time" not in losses.dims:
+            raise ValueError(f"runs: loss_{m} must be numbers along time")
+        if without := int(losses.isnull().all("time").sum()):
+            raise ValueError(f"runs: loss_{m} is NaN at every time in {without} of {losses.isel(time=0).size} runs")
+    return mechanisms
+
+
+def check_along_time(name: str, values: xr.DataArray) -> None:
+    """Raises ValueError unless the values are labelled, along at least one time."""
+    if not isinstance(values, xr.DataArray) or "time" not in values.coords or not values.sizes.get("time"):
+        raise ValueError(f"{name} must be a DataArray along time with at least one time, such as runs.loss")
+
+
 def phase(measures: xr.Dataset) -> xr.DataArray:
     """The course of each run in two words, from its measures.
 
@@ -158,10 +186,12 @@ def phase(measures: xr.Dataset) -> xr.DataArray:
 
 def winner(measures: xr.Dataset) -> xr.DataArray:
     """What is learned at the end of each run: the names of the mechanisms, joined by "+", or "none"."""
-    names = measures["mechanism"].values
     lasts = measures.lasts.transpose(..., "mechanism")
-    labels = ["+".join(map(str, names[row])) or "none" for row in lasts.values.reshape(-1, len(names))]
-    return lasts.isel(mechanism=0, drop=True).copy(data=np.array(labels).reshape(lasts.shape[:-1]))
+    names = [str(name) for name in measures["mechanism"].values]
+    which = lasts.values @ (1 << np.arange(len(names)))
+    texts = {k: "+".join(name for i, name in enumerate(names) if k >> i & 1) or "none" for k in np.unique(which)}
+    labels = np.array(list(texts.values()))[np.searchsorted(list(texts), which)]
+    return lasts.isel(mechanism=0, drop=True).copy(data=labels)
 
 
 def labels_of(mechanisms: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -174,6 +204,8 @@ def labels_of(mechanisms: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 def first_below(values: xr.DataArray, threshold: float) -> xr.DataArray:
     """The first recorded time at which the values are below the threshold; NaN for a run that never is."""
+    check_along_time("values", values)
+    check_values("threshold", threshold, -np.inf)
     return first_true(values < threshold)
 
 

@@ -13,34 +13,29 @@ This module knows no dynamics; models with a name are in `toymodel.presets`.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from sys import float_info
 from typing import Any, TypeVar
 
 import sympy as sp
 from sympy.printing.str import StrPrinter
 
-from toymodel.checks import POSITIVE, mapping, number, whole
+from toymodel.checks import MOST_ENTRIES, POSITIVE, Loss, checked, mapping, number, shown, whole
+from toymodel.expression import Operand, read, record
+from toymodel.names import check_name
 
 Value = TypeVar("Value")
-
-# what a record holds, and the arguments of simulations that stand beside the parameters of the loss
-RECORDED = {"loss", "time", "step", "vector", "mechanism", "overlap", "residual", "target_norm", "seed", "stopped"}
-ARGUMENTS = {
-    *("model", "start", "vectors", "steps", "lr", "t", "every", "times", "stop_below", "rtol", "atol", "max_steps"),
-    *("method", "events", "noise", "sample", "noise_seed", "dtype", "interventions", "weights", "progress"),
-    *("at", "until"),
-}
+MOST_LETTERS = 64  # vectors of one term
 
 
 class FrozenDict(Mapping[str, Value]):
-    """A mapping with a hash; equal to another one that has the same items in the same order."""
+    """A mapping with a hash; equal to another one that has the same items, in whatever order."""
 
     def __init__(self, items: Mapping[str, Value] | None = None):
         self._items = dict(items or {})
@@ -55,10 +50,10 @@ class FrozenDict(Mapping[str, Value]):
         return len(self._items)
 
     def __hash__(self) -> int:
-        return hash(tuple(self._items.items()))
+        return hash(frozenset(self._items.items()))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Mapping) and list(self.items()) == list(other.items())
+        return isinstance(other, Mapping) and self._items == dict(other)
 
     def __repr__(self) -> str:
         return repr(self._items)
@@ -85,6 +80,7 @@ class Balance:
         return f"d/dt({self.quantity}) = {self.rate}"
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Model:
     """Mechanisms and costs of shared vectors, and a loss of them.
@@ -93,33 +89,35 @@ class Model:
         name -> the letters of its vectors, such as {"icl": "abc", "ciwl": "dbc"} and {"cost": "ad"}.
     loss
         a function with one argument for each mechanism and cost (by name) and keyword-only parameters, written with
-        operators only: `lambda icl, ciwl, cost, *, alpha=0.1: icl * ciwl + alpha * cost`.
+        operators only: `lambda icl, ciwl, cost, *, alpha=0.1: icl * ciwl + alpha * cost`. Exponents are numbers.
+        `toymodel.expression` lists how large it may be.
     dims
-        letter -> number of entries of that vector.
+        letter -> number of entries of that vector, at most 1e9. Their order is that in which starts are drawn.
     parameters
         name -> value, each >= 0; what is not given here is the default in the signature of the loss. A name that is an
-        argument of a simulation, such as lr or steps, cannot be that of a parameter.
+        argument of a simulation, such as lr or steps, cannot be that of a parameter (`toymodel.names`).
     weights
         term -> w, > 0; by default 1 / (number of entries of the term's tensor).
     target_norms
         letter -> |x*|, > 0, for starts that draw no target; by default sqrt(dims), the root mean square of a standard
         normal target.
 
-    Two models are equal when they have the same vectors, numbers and symbolic loss. Raises ValueError, naming the
-    argument, for whatever is not as above.
+    Two models are equal when they have the same vectors, numbers and symbolic loss; only the order of `dims` counts. A
+    model is pickled by the expression of its loss, so that a lambda can be sent elsewhere. Raises ValueError, naming
+    the argument, for whatever is not as above.
     """
 
     mechanisms: Mapping[str, str]
-    loss: Callable[..., Any]
-    dims: Mapping[str, int]
+    loss: Loss
+    dims: Mapping[str, Any]  # of whole numbers; numpy's and without dimensions too, as the values of the others
     costs: Mapping[str, str] = field(default_factory=dict)
-    parameters: Mapping[str, float] = field(default_factory=dict)
-    weights: Mapping[str, float] = field(default_factory=dict)
-    target_norms: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, Any] = field(default_factory=dict)
+    target_norms: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         terms = _checked_terms(self.mechanisms, self.costs)
-        dims = _checked_dims(self.dims, set("".join(terms.values())))
+        dims = _checked_dims(self.dims, terms)
         defaults = _parameters_of(self.loss, terms)
         values = defaults | mapping("parameters", self.parameters, defaults)
         if missing := [p for p, value in values.items() if value is None]:
@@ -149,29 +147,32 @@ class Model:
         return tuple(self.dims)
 
     @cached_property
+    def written(self) -> Operand:
+        """The loss as it was written, operator by operator."""
+        return record(self.loss, (*self.terms, *self.parameters))
+
+    @cached_property
     def expression(self) -> sp.Expr:
         """The loss as a sympy expression of one symbol for each term and parameter."""
-        rule = "loss must use the operators + - * / ** on its arguments and nothing else"
-        try:
-            loss = sp.sympify(self._loss_of_symbols(), strict=True)
-        except (TypeError, AttributeError, sp.SympifyError) as error:
-            raise ValueError(f"{rule}: {error}") from None
+        loss = self.written.of(self._symbols)
         if loss.has(sp.zoo, sp.nan, sp.oo, -sp.oo):
-            raise ValueError(f"loss must be finite, got {loss}: it divides by zero")
-        foreign = [part for part in sp.preorder_traversal(loss) if not isinstance(part, _OPERATIONS)]
-        if foreign or not {str(s) for s in loss.free_symbols} & set(self.terms):
-            raise ValueError(f"{rule}: got {foreign[0] if foreign else loss}")
+            raise ValueError(f"loss must be finite, got {shown(str(loss))}: it divides by zero")
+        for found in loss.atoms(sp.Number):
+            if found and not _LEAST <= abs(found) <= _MOST:
+                raise ValueError(f"loss must have numbers within the range of float64, got {sp.Float(found, 6)}")
+        if not {str(s) for s in loss.free_symbols} & set(self.terms):
+            raise ValueError(f"loss must depend on a mechanism or a cost, got {shown(str(loss))}")
         return loss
 
-    def _loss_of_symbols(self) -> Any:
-        names = (*self.terms, *self.parameters)
-        return self.loss(**{name: sp.Symbol(name, nonnegative=True) for name in names})
+    @property
+    def _symbols(self) -> dict[str, sp.Symbol]:
+        return {name: sp.Symbol(name, nonnegative=True) for name in (*self.terms, *self.parameters)}
 
     @cached_property
     def _declared(self) -> sp.Expr:
         """The loss as it was written, in that order: to be shown, not to be computed with."""
         with sp.evaluate(False):
-            loss = sp.sympify(self._loss_of_symbols())
+            loss = self.written.of(self._symbols)
         return _flat(loss)
 
     @cached_property
@@ -181,13 +182,18 @@ class Model:
 
     @property
     def _key(self) -> tuple:
-        return (self.form, self.dims, frozenset(self.parameters.items()), self.weights, self.target_norms)
+        terms = (FrozenDict(self.mechanisms), FrozenDict(self.costs), self.expression, self.vectors)
+        return (*terms, self.dims, self.parameters, self.weights, self.target_norms)
 
     def __hash__(self) -> int:
         return hash(self._key)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Model) and self._key == other._key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By the loss as it was written, so that the copy computes with the same operations in the same order."""
+        return _unpickled, (str(self.written), {name: dict(getattr(self, name)) for name in _PARTS})
 
     def with_parameters(self, **parameters: float) -> Model:
         """The same model with other values of the named parameters."""
@@ -267,8 +273,20 @@ class Model:
 
     @classmethod
     def from_json(cls, text: str) -> Model:
-        """The model that `to_json` wrote (equal to it)."""
-        return cls.from_expression(**json.loads(text))
+        """The model that `to_json` wrote (equal to it); raises ValueError for any other text."""
+        try:
+            parts = json.loads(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"a model must be text in JSON, as Model.to_json writes it: {shown(str(error))}") from None
+        return cls.from_table(parts)
+
+    @classmethod
+    def from_table(cls, parts: Any) -> Model:
+        """The model of a table, such as TOML and JSON hold: `loss`, `mechanisms`, `dims`, and the other arguments."""
+        parts = mapping("model", parts, ("loss", *_PARTS))
+        if missing := [name for name in ("loss", "mechanisms", "dims") if name not in parts]:
+            raise ValueError(f"model has no {missing[0]!r}; it needs loss, mechanisms and dims")
+        return cls.from_expression(**parts)
 
     @classmethod
     def from_expression(cls, loss: str, mechanisms: Mapping[str, str], dims: Mapping[str, int], **others: Any) -> Model:
@@ -277,7 +295,7 @@ class Model:
         Every name in it that is no mechanism or cost is a parameter and needs a value in `parameters`.
         """
         terms = _checked_terms(mechanisms, others.get("costs", {}))
-        return cls(mechanisms, _loss_of(loss, set(terms)), dims, **others)
+        return cls(mechanisms, loss_of_text(loss, terms), dims, **others)
 
 
 class _Exact(StrPrinter):
@@ -286,20 +304,34 @@ class _Exact(StrPrinter):
     def _print_Float(self, expr: sp.Float) -> str:
         return repr(float(expr))
 
+    def _print_Pow(self, expr: sp.Pow, rational: bool = True) -> str:
+        return super()._print_Pow(expr, rational=True)  # x**(1/2), not sqrt(x)
 
-_OPERATIONS = (sp.Add, sp.Mul, sp.Pow, sp.Symbol, sp.Number)
+
+def _unpickled(loss: str, parts: dict[str, Any]) -> Model:
+    return Model.from_expression(loss, **parts)
+
+
+_MOST, _LEAST = sp.Rational(float_info.max), sp.Rational(float_info.min)  # numbers of a loss, apart from 0
 _PARTS = ("mechanisms", "costs", "dims", "parameters", "weights", "target_norms")
 
 
 @dataclass(frozen=True)
 class Form:
-    """The terms and the loss of a model without its numbers: what a compiled simulation depends on."""
+    """The terms and the loss of a model without its numbers: what a compiled simulation depends on.
+
+    The order of terms counts here, though not for the model: compiled functions take their arguments in it.
+    """
 
     mechanisms: FrozenDict[str]
     costs: FrozenDict[str]
     expression: sp.Expr
     loss: Callable[..., Any] = field(compare=False)
     vectors: tuple[str, ...]
+    order: tuple[str, ...] = field(init=False, repr=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "order", (*self.mechanisms, *self.costs))
 
     @property
     def terms(self) -> dict[str, str]:
@@ -336,72 +368,68 @@ def _nullspace(rows: list[list[int]], columns: int) -> list[sp.Matrix]:
     return basis
 
 
-def _checked_terms(mechanisms: Mapping[str, str], costs: Mapping[str, str]) -> dict[str, str]:
+def _checked_terms(mechanisms: Any, costs: Any) -> dict[str, str]:
     """Mechanisms and costs together; raises ValueError where one of them is not a name and letters."""
     if not mapping("mechanisms", mechanisms):
         raise ValueError("mechanisms must name at least one mechanism, such as {'icl': 'abc'}")
-    for what, terms in (("mechanisms", mechanisms), ("costs", mapping("costs", costs))):
-        for name, letters in terms.items():
-            _check_name(what, name, RECORDED)
+    terms = {**mechanisms, **mapping("costs", costs)}
+    if len(terms) < len(mechanisms) + len(costs or {}):
+        raise ValueError(f"{sorted(set(mechanisms) & set(costs))[0]!r} is both a mechanism and a cost")
+    for what, part in (("mechanisms", mechanisms), ("costs", costs or {})):
+        for name, letters in part.items():
+            check_name(what, name, (), (), parameter=False)
             if not (isinstance(letters, str) and letters.isascii() and letters.isalpha()):
                 raise ValueError(
-                    f"{what}[{name!r}] must be letters, one for each vector, such as 'abc', got {letters!r}"
+                    f"{what}[{name!r}] must be letters, one for each vector, such as 'abc', got {shown(letters)}"
                 )
-    if both := set(mechanisms) & set(costs):
-        raise ValueError(f"{sorted(both)[0]!r} is both a mechanism and a cost")
-    return {**mechanisms, **costs}
+            if len(letters) > MOST_LETTERS:
+                raise ValueError(f"{what}[{name!r}] must be at most {MOST_LETTERS} letters, got {len(letters):,}")
+    for name in terms:
+        check_name("mechanisms and costs", name, set("".join(terms.values())), terms, parameter=False)
+    return terms
 
 
-def _check_name(what: str, name: str, taken: set[str]) -> None:
-    if not (isinstance(name, str) and name.isidentifier()) or name in taken:
-        raise ValueError(f"{what}: {name!r} cannot be a name; use an identifier that records and calls do not use")
-
-
-def _checked_dims(dims: Mapping[str, int], used: set[str]) -> dict[str, int]:
+def _checked_dims(dims: Any, terms: Mapping[str, str]) -> dict[str, int]:
+    used = set("".join(terms.values()))
     if set(mapping("dims", dims)) != used:
-        raise ValueError(f"dims must have one entry for each vector, {sorted(used)}, got {sorted(dims)}")
-    return {x: whole(f"dims[{x!r}]", n) for x, n in dims.items()}
+        raise ValueError(f"dims must have one entry for each vector, {sorted(used)}, got {shown(list(dims))}")
+    found = {x: whole(f"dims[{x!r}]", whole(f"dims[{x!r}]", n), 1, MOST_ENTRIES) for x, n in dims.items()}
+    for t, letters in terms.items():
+        if math.prod(found[x] for x in letters) > 1e300:
+            raise ValueError(f"dims are too large: the tensor of {t!r} has more than 1e300 entries")
+    return found
 
 
 def _parameters_of(loss: Callable[..., Any], terms: Mapping[str, str]) -> dict[str, float | None]:
     """The keyword-only arguments of the loss and their defaults, once its other arguments are seen to be the terms."""
-    if not callable(loss):
+    try:
+        arguments = inspect.signature(loss).parameters.values()
+    except (TypeError, ValueError):
         raise ValueError(
-            f"loss must be a function of the terms {sorted(terms)}, got {loss!r}; for text use Model.from_expression"
-        )
-    arguments = inspect.signature(loss).parameters.values()
+            f"loss must be a function of the terms {sorted(terms)}, got {shown(loss)}, whose arguments have no names"
+        ) from None
     keywords = [p for p in arguments if p.kind is p.KEYWORD_ONLY]
     named = {p.name for p in arguments} - {p.name for p in keywords}
-    if named != set(terms):
+    if named != set(terms) or any(p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in arguments):
         raise ValueError(
             f"loss must take one argument for each mechanism and cost, {sorted(terms)}, got {sorted(named)}"
         )
     for p in keywords:
-        _check_name("parameters of the loss", p.name, RECORDED | ARGUMENTS)
+        check_name("parameters of the loss", p.name, set("".join(terms.values())), terms, parameter=True)
     return {p.name: None if p.default is p.empty else p.default for p in keywords}
 
 
-def _loss_of(text: str, terms: set[str]) -> Callable[..., Any]:
-    """The function that the text of an expression stands for; nothing but names, numbers and operators is let in."""
-    operators = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.UAdd, ast.USub)
-    allowed = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Name, ast.Load, ast.Constant, *operators)
-    try:
-        tree = ast.parse(text, mode="eval")
-    except (SyntaxError, TypeError) as error:
-        raise ValueError(f"loss is not an expression: {text!r} ({error})") from None
-    for node in ast.walk(tree):
-        number = not isinstance(node, ast.Constant) or isinstance(node.value, (int, float))
-        if not (isinstance(node, allowed) and number):
-            raise ValueError(f"loss may hold names, numbers and + - * / ** only, got {ast.unparse(node)!r} in {text!r}")
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    code = compile(tree, "<loss>", "eval")
+def loss_of_text(text: str, terms: Iterable[str]) -> Callable[..., Any]:
+    """The function that a text stands for: its arguments are the terms, every other name in it is a parameter."""
+    tree = read(text)
 
     def loss(**values):
-        return eval(code, {"__builtins__": {}}, values)
+        return tree.of(values)
 
     kinds = inspect.Parameter
+    loss.written = tree  # type: ignore[attr-defined]
     loss.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [kinds(t, kinds.POSITIONAL_OR_KEYWORD) for t in sorted(terms)]
-        + [kinds(p, kinds.KEYWORD_ONLY) for p in sorted(names - terms)]
+        [kinds(t, kinds.POSITIONAL_OR_KEYWORD) for t in sorted(set(terms))]
+        + [kinds(p, kinds.KEYWORD_ONLY) for p in sorted(tree.names - set(terms))]
     )
     return loss

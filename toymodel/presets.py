@@ -6,12 +6,18 @@ Sources: Singh et al. 2025 (arXiv 2503.05631), section 6, and Singh et al. 2024 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from toymodel.checks import NonNegative, checked, shown
 from toymodel.model import FrozenDict, Model
 
 
+@checked
 def coopetition(
-    alpha: float = 0.1, mu_icl: float = 0.1, mu_ciwl: float = 0.0, dims: tuple[int, int, int, int] = (20, 20, 20, 160)
+    alpha: NonNegative = 0.1,
+    mu_icl: NonNegative = 0.1,
+    mu_ciwl: NonNegative = 0.0,
+    dims: Sequence[Any] = (20, 20, 20, 160),
 ) -> Model:
     """The paper's minimal model, L = (L_icl + mu_icl)(L_ciwl + mu_ciwl) + alpha C (section 6).
 
@@ -31,11 +37,12 @@ def coopetition(
     )
 
 
+@checked
 def long_pathway(
-    alpha: float = 0.1,
-    mu_icl: float = 0.1,
-    mu_ciwl: float = 0.0,
-    dims: tuple[int, int, int, int, int] = (20, 20, 20, 160, 20),
+    alpha: NonNegative = 0.1,
+    mu_icl: NonNegative = 0.1,
+    mu_ciwl: NonNegative = 0.0,
+    dims: Sequence[Any] = (20, 20, 20, 160, 20),
 ) -> Model:
     """The paper's model with one more vector, e, in the pathway of in-context learning: icl = a x e x b x c.
 
@@ -65,7 +72,8 @@ def _coopetition_loss(icl, ciwl, cost, *, mu_icl, mu_ciwl, alpha):
     return (icl + mu_icl) * (ciwl + mu_ciwl) + alpha * cost
 
 
-def induction(dims: tuple[int, int, int] = (20, 20, 20)) -> Model:
+@checked
+def induction(dims: Sequence[Any] = (20, 20, 20)) -> Model:
     """One mechanism of three vectors, the toy model of an induction head (arXiv 2404.07129)."""
     return Model(mechanisms={"icl": "abc"}, loss=_induction_loss, dims=_dims_of("abc", dims))
 
@@ -74,8 +82,8 @@ def _induction_loss(icl):
     return icl
 
 
-def _dims_of(letters: str, dims: Sequence[int]) -> dict[str, int]:
+def _dims_of(letters: str, dims: Sequence[Any]) -> dict[str, Any]:
     """The numbers of entries by letter; raises ValueError unless there is one for each."""
-    if not isinstance(dims, Sequence) or len(dims) != len(letters):
-        raise ValueError(f"dims must be {len(letters)} numbers, those of {', '.join(letters)}, got {dims!r}")
+    if len(dims) != len(letters):
+        raise ValueError(f"dims must be {len(letters)} numbers, those of {', '.join(letters)}, got {shown(dims)}")
     return dict(zip(letters, dims, strict=True))

@@ -8,7 +8,6 @@ and `x_target` along `x_entry`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,13 +17,27 @@ import numpy as np
 import xarray as xr
 
 from toymodel.batch import as_text, per_vector
-from toymodel.checks import POSITIVE, check_values, mapping, whole
+from toymodel.checks import (
+    POSITIVE,
+    Seeds,
+    check_memory,
+    check_values,
+    checked,
+    dimensions,
+    mapping,
+    number,
+    seeds_in,
+    shown,
+    whole,
+)
 from toymodel.model import Model
+from toymodel.names import check_dimension
+from toymodel.settings import own_settings
 
-Seeds = int | Iterable[int]
 
-
-def from_vectors(model: Model, vectors: xr.Dataset, heads: Mapping[str, int] | None = None) -> xr.Dataset:
+@checked
+@own_settings()
+def from_vectors(model: Model, vectors: xr.Dataset, heads: Mapping[str, Any] | None = None) -> xr.Dataset:
     """The start in reduced coordinates of given vectors and targets, in float64.
 
     heads: letter -> k for the vectors whose first k entries a run will clamp (`Clamp(x, entries=k)`); the start then
@@ -38,11 +51,14 @@ def from_vectors(model: Model, vectors: xr.Dataset, heads: Mapping[str, int] | N
         value, target = vectors[x].astype(float), vectors[f"{x}_target"].astype(float)
         entry = f"{x}_entry"
         norm = (target**2).sum(entry) ** 0.5
+        check_values(f"vectors: the target_norm of {x!r}", norm, POSITIVE)  # squares may overflow, or be 0
         along = target / norm
         overlap = (value * along).sum(entry)
         across = value - overlap * along
         residual = (across**2).sum(entry) ** 0.5
         part = {"overlap": overlap, "residual": residual, "target_norm": norm}
+        for name in ("overlap", "residual"):
+            check_values(f"vectors: the {name} of {x!r}", part[name], -np.inf)
         if heads:
             head = {entry: slice(0, heads.get(x, 0))}
             unit = across / residual.where(residual > 0, 1)
@@ -60,11 +76,14 @@ def from_vectors(model: Model, vectors: xr.Dataset, heads: Mapping[str, int] | N
     return start
 
 
-def paper_start(model: Model, seeds: Seeds, heads: Mapping[str, int] | None = None) -> xr.Dataset:
+@checked
+def paper_start(model: Model, seeds: Seeds, heads: Mapping[str, Any] | None = None) -> xr.Dataset:
     """The paper's draws in reduced coordinates; see `paper_vectors`."""
     return from_vectors(model, paper_vectors(model, seeds), heads)
 
 
+@checked
+@own_settings()
 def paper_vectors(model: Model, seeds: Seeds) -> xr.Dataset:
     """Targets and initial values as the paper's authors draw them: standard normal, float32, JAX's original threefry.
 
@@ -75,13 +94,16 @@ def paper_vectors(model: Model, seeds: Seeds) -> xr.Dataset:
         return _stacked(model, seeds, _paper_draw, "paper_start")
 
 
+@checked
 def random_start(
-    model: Model, seeds: Seeds, scale: Any = 1.0, target_scale: Any = 1.0, heads: Mapping[str, int] | None = None
+    model: Model, seeds: Seeds, scale: Any = 1.0, target_scale: Any = 1.0, heads: Mapping[str, Any] | None = None
 ) -> xr.Dataset:
     """Normal draws in reduced coordinates; see `random_vectors`."""
     return from_vectors(model, random_vectors(model, seeds, scale, target_scale), heads)
 
 
+@checked
+@own_settings()
 def random_vectors(model: Model, seeds: Seeds, scale: Any = 1.0, target_scale: Any = 1.0) -> xr.Dataset:
     """Targets and initial values with normal entries, float64, from numpy's default generator seeded with s.
 
@@ -92,8 +114,8 @@ def random_vectors(model: Model, seeds: Seeds, scale: Any = 1.0, target_scale: A
         per_vector(name, value, model.vectors) for name, value in (("scale", scale), ("target_scale", target_scale))
     )
     for x in model.vectors:
-        check_values(f"scale[{x!r}]", scales[x])
-        check_values(f"target_scale[{x!r}]", target_scales[x], POSITIVE)
+        scales[x] = number(f"scale[{x!r}]", scales[x])
+        target_scales[x] = number(f"target_scale[{x!r}]", target_scales[x], POSITIVE)
 
     def draw(model: Model, seed: int) -> dict[str, np.ndarray]:
         generator = np.random.default_rng(seed)
@@ -106,6 +128,8 @@ def random_vectors(model: Model, seeds: Seeds, scale: Any = 1.0, target_scale: A
     return _stacked(model, seeds, draw, f"random_start(scale={scale}, target_scale={target_scale})")
 
 
+@checked
+@own_settings()
 def aligned_start(model: Model, overlap: Any = 0.1, residual: Any = 0.0, target_norm: Any = None) -> xr.Dataset:
     """A start without randomness: given overlaps and residuals, targets of the model's norms.
 
@@ -118,6 +142,11 @@ def aligned_start(model: Model, overlap: Any = 0.1, residual: Any = 0.0, target_
         if target_norm is None
         else per_vector("target_norm", target_norm, model.vectors),
     }
+    for name, values in given.items():
+        for x, value in values.items():
+            if dimensions(f"{name}[{x!r}]", value) and not isinstance(value, xr.DataArray):
+                raise ValueError(f"{name}[{x!r}] must be a number or an xarray.DataArray, got {shown(value)}")
+            check_values(name, value, {"overlap": -np.inf, "residual": 0.0}.get(name, POSITIVE))
     index = xr.DataArray(list(model.vectors), dims="vector", name="vector")
     variables = {
         name: xr.concat(xr.broadcast(*map(xr.DataArray, values.values())), index).astype(float).transpose(..., "vector")
@@ -129,15 +158,21 @@ def aligned_start(model: Model, overlap: Any = 0.1, residual: Any = 0.0, target_
     return start
 
 
+@checked
+@own_settings()
 def state_at(runs: xr.Dataset, time: Any, dim: str = "taken") -> xr.Dataset:
     """The state of runs at a recorded time, or at several along the dimension `dim`, as a start.
 
     A DataArray of times keeps its dimensions: along `seed`, it is one time for each of the runs. It serves as the
     start of other runs, and in `Clamp("bc", like=...)`. Raises ValueError for a time that was not recorded.
     """
-    if not isinstance(runs, xr.Dataset) or "time" not in runs.dims or not {"overlap", "residual"} <= set(runs):
+    needed = {"overlap", "residual", "target_norm"}
+    if not runs.sizes.get("time") or not needed <= set(runs) or not {"vector", "time"} <= set(runs.coords):
         raise ValueError("runs must be a record with overlap and residual along time, as descend returns it")
     check_values("time", time)
+    if dimensions("time", time) > 1 and not isinstance(time, xr.DataArray):
+        raise ValueError(f"time must be a number, a list of numbers or an xarray.DataArray, got {shown(time)}")
+    check_dimension("dim", dim)
     if np.ndim(time) > 0 and not isinstance(time, xr.DataArray):
         times = np.asarray(time, dtype=float)
         time = xr.DataArray(times, dims=dim, coords={dim: times})
@@ -148,7 +183,9 @@ def state_at(runs: xr.Dataset, time: Any, dim: str = "taken") -> xr.Dataset:
         .drop_vars(["time", "step"], errors="ignore")
     )
     if "model" in runs.attrs:
-        dims = json.loads(runs.attrs["model"])["dims"]
+        dims = Model.from_json(runs.attrs["model"]).dims
+        if unknown := [x for x in state["vector"].values.tolist() if x not in dims]:
+            raise ValueError(f"runs has the vector {unknown[0]!r}, which its model does not have")
         state["entries"] = ("vector", [dims[x] for x in state["vector"].values.tolist()])
     state.attrs = {"start": f"state of a run ({runs.attrs.get('start', 'unknown start')})"}
     return state.transpose(..., "vector")
@@ -220,10 +257,13 @@ def _paper_draw(model: Model, seed: int) -> dict[str, np.ndarray]:
 
 def _stacked(model: Model, seeds: Seeds, draw: Any, made: str) -> xr.Dataset:
     """One draw for each seed, stacked along `seed`; a single seed makes no dimension."""
-    single = not isinstance(seeds, Iterable)
-    numbers = [whole("seeds", seed, 0) for seed in ([seeds] if single else seeds)]
+    single = not isinstance(seeds, Iterable) or getattr(seeds, "ndim", 1) == 0
+    numbers = seeds_in([seeds] if single else seeds)  # type: ignore[arg-type]
     if not numbers:
         raise ValueError("seeds is empty; give at least one, such as range(12)")
+    entries = sum(model.dims.values())
+    size = 16 * entries * len(numbers)
+    check_memory(f"vectors of {entries:,} entries for {len(numbers):,} seeds", size, "reduce dims or seeds")
     draws = [draw(model, seed) for seed in numbers]
     variables = {name: (("seed", f"{name[0]}_entry"), np.stack([drawn[name] for drawn in draws])) for name in draws[0]}
     vectors = xr.Dataset(variables, coords={"seed": np.array(numbers)}, attrs={"start": made})

@@ -11,7 +11,6 @@ of the loss takes it from here: the kernel of descent, gradient flow, fixed poin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -128,7 +127,7 @@ class System:
         for t, weight in self._symbols[1].items():
             letters = self.form.terms[t]
             half, whole, pull = (sp.Symbol(f"{name}_{t}", positive=True) for name in "hSk")
-            found |= {half: weight / 2, whole: math.prod(self.planes[x].target for x in letters)}
+            found |= {half: weight / 2, whole: sp.Mul(*(self.planes[x].target for x in letters))}
             one = {x: plane._replace(target=whole if x == letters[0] else 1) for x, plane in self.planes.items()}
             at = one if not self.heads & set(letters) else self.planes  # the target of a clamped head is in its overlap
             found[_term(t)] = sp.sympify(self._value(t, at, 2 * half))
@@ -136,7 +135,7 @@ class System:
             found[rate] = SCALE * weight
             late[pull] = sp.diff(self.loss, _term(t)) * rate
             late[sp.Symbol(f"s_{t}", positive=True)] = pull * whole
-            seen = {x: _Seen(whole if x == letters[0] else 1, overlap[x], square[x]) for x in letters}
+            seen = {x: _seen(whole if x == letters[0] else 1, overlap[x], square[x]) for x in letters}
             parts[t] = pull, sp.expand(self._value(t, seen, sp.Integer(1)))
         found |= late
         for x in self.form.vectors:
@@ -185,15 +184,16 @@ class System:
         """Expressions of coordinates, constants, terms and parts of the slope, as assignments, each of what stands
         before it, and what is left of the expressions: what is common is computed once. The slope is multiplied by
         `scale`, such as a symbol for the step size."""
-        known = {symbol: value.subs(SCALE, scale) for symbol, value in self._definitions.items()}
-        wanted = [value.subs(SCALE, scale) for value in wanted]
-        used: dict[sp.Symbol, sp.Expr] = {}
-        ahead = list(wanted)
+        known: dict[Any, Any] = {symbol: value.subs(SCALE, scale) for symbol, value in self._definitions.items()}
+        rest: list[Any] = [value.subs(SCALE, scale) for value in wanted]
+        used: dict[Any, Any] = {}
+        ahead = list(rest)
         while ahead:
             for symbol in sorted(ahead.pop().free_symbols & set(known) - set(used), key=str):
                 used[symbol] = known[symbol]
                 ahead.append(known[symbol])
-        shared, reduced = sp.cse([*used.values(), *wanted], symbols=sp.numbered_symbols("x_", real=True))
+        found: Any = sp.cse([*used.values(), *rest], symbols=sp.numbered_symbols("x_", real=True))
+        shared, reduced = found
         left = [*shared, *zip(used, reduced, strict=False)]
         order: list[Assignment] = []
         waiting = {symbol for symbol, _ in left}
@@ -218,24 +218,17 @@ def _function(system: System, wanted: Any, kind: str) -> Compiled:
         before, after = system.staged(list(_flat(expressions)))
         return before, _shaped(expressions, iter(after))
 
-    return sp.lambdify([*system.coordinates, *system.constants], _thawed(wanted), kind, cse=stages)
+    staged: Any = stages  # sympy takes a function here, though its annotation says bool
+    return sp.lambdify([*system.coordinates, *system.constants], _thawed(wanted), kind, cse=staged)
 
 
 def _term(name: str) -> sp.Symbol:
     return sp.Symbol(name, nonnegative=True)
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A vector by its overlap m and squared norm q, in place of coordinates."""
-
-    target: Any
-    overlap: Any
-    square: Any
-
-    @property
-    def residual_square(self) -> Any:
-        return self.square - self.overlap**2
+def _seen(target: Any, overlap: Any, square: Any) -> Plane:
+    """A vector by its overlap m and squared norm q in place of coordinates."""
+    return Plane(overlap, sp.sqrt(square - overlap**2), target)
 
 
 def _square(plane: Plane) -> Any:

@@ -23,7 +23,9 @@ def of_network(knob: str, values: tuple) -> tuple[xr.DataArray, xr.Dataset]:
 def of_model(model: tm.Model, **parameters: list[float]) -> xr.DataArray:
     """End of ICL over its emergence in the model, from a small start, as its theory predicts it."""
     start = tm.aligned_start(model, overlap=0.1)
-    return 1 + tm.lifetime(model, start, **parameters).lifetime / tm.emergence_time(model, start, **parameters)
+    return 1 + tm.theory.lifetime(model, start, **parameters).lifetime / tm.theory.emergence_time(
+        model, start, **parameters
+    )
 
 
 def power(x: xr.DataArray | np.ndarray, y: xr.DataArray | np.ndarray) -> float:

@@ -107,7 +107,7 @@ def read_classes(path: str | Path, name: str | None = None) -> np.ndarray:
         try:
             with np.load(path) as file:
                 held = {k: file[k] for k in sorted(file.files)}
-        except (ValueError, zipfile.BadZipFile):
+        except (ValueError, EOFError, zipfile.BadZipFile):
             raise ValueError(f"{path} is damaged or no npz file") from None
     elif path.suffix in (".h5", ".hdf5"):
         with h5py.File(path, "r") as file:
@@ -123,7 +123,7 @@ def read_classes(path: str | Path, name: str | None = None) -> np.ndarray:
     if len(wanted) != 1:
         raise ValueError(f"name must be one array of {path.name}, got {name!r}; it holds {sorted(held)}")
     array = np.asarray(wanted[0])
-    if array.ndim != 3:
+    if array.ndim != 3 or not array.size:
         raise ValueError(f"{path.name} must hold an array classes x exemplars x features, got shape {array.shape}")
     if not (np.isfinite(array).all() and np.any(array, axis=-1).all()):
         raise ValueError(f"{path.name} must hold finite vectors of features other than zero")

@@ -76,7 +76,7 @@ class Transformer(Network):
         final_gain: float = 0.5,
     ) -> "Transformer":
         """Standard normal label and position vectors, LeCun normal attention; the width is that of the exemplars."""
-        if features % heads:
+        if heads < 1 or features % heads:
             raise ValueError(f"heads must divide the number of features {features}, got {heads}")
         label_key, position_key, key1, key2 = jax.random.split(key, 4)
         return cls(

@@ -3,16 +3,16 @@
     u <- u - lr dL/du,    v <- v - lr dL/dv        for every vector that is free to move
 
 is what gradient descent with the step size lr does to all entries of the vectors (`derivations/reduction.py`). So do
-momentum and decoupled weight decay, with two velocities a vector; and with an independent normal error sigma xi of every
-entry of every gradient the same holds in law,
+momentum and decoupled weight decay, with two velocities a vector; and with an independent normal error sigma xi of
+every entry of every gradient the same holds in law,
 
     u <- u - lr (L_u + sigma xi_1),    v^2 <- (v - lr (L_v + sigma xi_2))^2 + (lr sigma)^2 chi^2_(n-2),
 
 for a vector of n entries: the residual is the radius of a walk in n - 1 dimensions, and the n - 2 that are across it
 push it out (`derivations/reduction_extended.py`).
 
-There is one loop (`toymodel.simulation.kernel`), run on blocks of runs, on all cores; what it leaves behind is up to the
-observer (`toymodel.simulation.observe`).
+There is one loop (`toymodel.simulation.kernel`), run on blocks of runs, on all cores; what it leaves behind is up to
+the observer (`toymodel.simulation.observe`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -310,7 +311,7 @@ class _Blocks:
         """Nearly equal parts of the blocks, a few for each core, and the number of their first block."""
         count = min(len(blocks), 4 * (os.cpu_count() or 1))
         cuts = np.linspace(0, len(blocks), count + 1).astype(int)
-        for first, after in zip(cuts, cuts[1:], strict=False):
+        for first, after in pairwise(cuts):
             yield blocks[first:after], int(first)
 
     def task(self, part: np.ndarray, first: int, at: int, until: int, final: bool, stop: threading.Event) -> None:

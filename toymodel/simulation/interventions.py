@@ -65,11 +65,20 @@ class Intervention:
 
     def __str__(self) -> str:
         """One line from which it can be made again, where its labelled values are few."""
-        parts = []
+        return self.text()
+
+    def text(self, labelled: Callable[[Any], str] = as_text) -> str:
+        """The line, with labelled values as the function writes them."""
+        positional = {part.name for part in fields(self) if not part.kw_only}
+        first, second = [], []
         for name, value in self.values().items():
-            if not (value is None or value is math.inf or (name == "at" and value == 0) or value == ""):
-                parts.append(f"{name}={_argument(value)}")
-        return f"{type(self).__name__}({', '.join(parts)})"
+            if value is None or value is math.inf or (isinstance(value, str) and not value):
+                continue
+            if name == "at" and value == 0:
+                continue
+            text = labelled(value) if isinstance(value, (xr.DataArray, xr.Dataset)) else _argument(value)
+            first.append(text) if name in positional else second.append(f"{name}={text}")
+        return f"{type(self).__name__}({', '.join([*first, *second])})"
 
     def values(self) -> dict[str, Any]:
         """Its arguments by name."""
@@ -273,16 +282,14 @@ class Change(Intervention):
 
 
 def _argument(value: Any) -> str:
-    """An argument as text: a loss by its expression, labelled values as JSON, or a digest where they are many."""
+    """An argument as text: a loss by its expression."""
     if callable(value):
         names = inspect.signature(value).parameters
         import sympy as sp
 
         return repr(str(value(**{name: sp.Symbol(name, nonnegative=True) for name in names})))
-    if isinstance(value, (xr.DataArray, xr.Dataset)):
-        return as_text(value)
     if isinstance(value, Real) and not isinstance(value, bool):
-        return f"{float(value):.17g}"
+        return repr(float(value)).removesuffix(".0")
     return repr(value)
 
 
@@ -356,15 +363,11 @@ def at_runs(act: Intervention, coordinates: Mapping[str, np.ndarray]) -> Interve
 
 def digest(act: Intervention | str) -> str:
     """One line that is the same for the same intervention; labelled values enter with a digest."""
-    if isinstance(act, str):
-        return act
 
     def short(value: Any) -> str:
         return hashlib.sha256(json.dumps(value.to_dict(), default=str).encode()).hexdigest()[:16]
 
-    values = {k: short(v) if isinstance(v, (xr.DataArray, xr.Dataset)) else v for k, v in act.values().items()}
-    parts = [f"{k}={_argument(v)}" for k, v in values.items() if not (v is None or v is math.inf or v == "")]
-    return f"{type(act).__name__}({', '.join(parts)})"
+    return act if isinstance(act, str) else act.text(short)
 
 
 def _call(text: str) -> ast.Call:

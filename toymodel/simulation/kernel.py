@@ -2,8 +2,8 @@
 
 A block is LANES runs side by side. All that a block carries stands in one small array A of rows of LANES numbers, at
 offsets that the compiler knows, so that it sees that rows do not overlap and steps eight runs at once; what depends on
-constants alone is computed once a block. STRIDE steps write the terms of the loss to a buffer B; one pass then takes the
-measures (`toymodel.measures.follow`) through it, with what is known of a run in registers.
+constants alone is computed once a block. STRIDE steps write the terms of the loss to a buffer B; one pass then takes
+the measures (`toymodel.measures.follow`) through it, with what is known of a run in registers.
 
     y <- y - lr dl/dy                                      "plain"
     p <- momentum p - lr dl/dy,  y <- keep y + p           "inertia", keep = 1 - lr weight_decay
@@ -27,7 +27,7 @@ from toymodel import measures
 from toymodel.compiled import HEAD, follow_lines, module
 from toymodel.symbolic import System
 
-LANES = 64  # runs in a block: what they carry stays in the first-level cache
+LANES = 32  # runs in a block: what they carry stays in the first-level cache
 STRIDE = 8  # steps between two passes of the measures
 RULES = ("plain", "inertia", "noise")
 LR = sp.Symbol("lr", positive=True)
@@ -73,10 +73,10 @@ class Loop:
     def kernel(self) -> Kernel:
         """The compiled loop, a function of (G, E, out, base, at, until, every, final):
 
-        G (block, row, LANES), what the runs carry, changed in place; E (step, error, block, LANES), the errors of noise;
-        out (recorded row, time, run), the record, in which the first run of G is `base`. Makes the steps `at` to `until`;
-        records each `every` steps (0: not at all); with `final`, looks at the state after the last step, too. The row
-        `still` says whether the last step changed no bit.
+        G (block, row, LANES), what the runs carry, changed in place; E (step, error, block, LANES), the errors of
+        noise; out (recorded row, time, run), the record, in which the first run of G is `base`. Makes the steps `at` to
+        `until`; records each `every` steps (0: not at all); with `final`, looks at the state after the last step, too.
+        The row `still` says whether the last step changed no bit.
         """
         return module(_text(self)).kernel
 
@@ -92,7 +92,9 @@ class _Writer:
 
     def __init__(self, loop: Loop):
         self.loop, self.system = loop, loop.system
-        terms = list(self.system.terms)
+        mechanisms = self.system.form.mechanisms
+        terms = [t for t in self.system.terms if loop.recorded or str(t) in mechanisms]
+        self.kept = list(map(str, terms))  # what the buffer has of each step
         wanted = [*terms, self.system.loss, *self.system.slope] if self.looks else [*terms, *self.system.slope]
         before, after = self.system.staged(wanted, LR)
         known = {*self.system.constants, LR}
@@ -115,7 +117,7 @@ class _Writer:
         self.print = PythonCodePrinter({"fully_qualified_modules": True}).doprint
 
     def printed(self, value: Any) -> str:
-        return self.print(sp.sympify(value).xreplace(self.names))
+        return str(self.print(sp.sympify(value).xreplace(self.names)))
 
     @property
     def looks(self) -> bool:
@@ -249,12 +251,11 @@ class _Writer:
             f"{indent}begins = float(now)",
         ]
         names = list(measures.BEGIN)
-        order = [str(t) for t in self.system.terms]
         for mechanism in self.system.form.mechanisms:
             body = [f"m_inside = {self.at(f'inside_{mechanism}')}"]
             body += [f"m_{name} = {self.at(f'{name}_{mechanism}')}" for name in names]
             for k in range(STRIDE):
-                at = (k * self.buffered + order.index(mechanism)) * LANES
+                at = (k * self.buffered + self.kept.index(mechanism)) * LANES
                 body += [f"m_n, m_loss = begins + {float(k)}, B[{at} + i]", *follow_lines()]
             body += [f"{self.at(f'{name}_{mechanism}')} = m_{name}" for name in names]
             lines += self.over_lanes(body, indent)

@@ -7,7 +7,7 @@ shape (run,).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -26,19 +26,19 @@ class State(Protocol):
         """The norm of the target of x in each run, in the arrays of this state."""
         ...
 
-    def placed(self, x: str, overlap: Any, residual: Any) -> Self:
+    def placed(self, x: str, overlap: Any, residual: Any) -> Any:
         """The vector x put at these coordinates."""
         ...
 
-    def frozen(self, x: str) -> Self:
+    def frozen(self, x: str) -> Any:
         """The vector x held where it is."""
         ...
 
-    def head_clamped(self, x: str, k: int) -> Self:
+    def head_clamped(self, x: str, k: int) -> Any:
         """The first k entries of x put at those of the target, and held there."""
         ...
 
-    def free(self, x: str) -> Self:
+    def free(self, x: str) -> Any:
         """The vector x free to move from where it is, in the plane that it then spans with its target."""
         ...
 

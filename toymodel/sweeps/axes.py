@@ -12,15 +12,18 @@ The same text is read from Python, TOML files and the command line (`axis_of`).
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal, get_args
 
 import numpy as np
-from scipy.stats import qmc
 
-Number = int | float
-METHODS = ("sobol", "halton", "latin", "random")
+from toymodel.checks import MOST_VALUES, Finite, Seed, ValueCount, checked, number, seeds_in, shown
+
+Method = Literal["sobol", "halton", "latin", "random"]
+METHODS = get_args(Method)
+MOST_TEXT = 100_000  # characters of an axis that is given as text
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,16 @@ class Axis:
     values: tuple[Any, ...] = ()
     texts: tuple[str, ...] = ()
 
+    @property
+    def size(self) -> int:
+        """How many values there are (at most: those of dimensions lose repetitions)."""
+        return len(self.values) if self.kind in ("values", "cases") else self.count or 0
+
     def points(self, name: str) -> np.ndarray:
-        """The values as an array; those of dimensions (`dim_x`) are rounded to whole numbers, without repetitions."""
+        """The values as an array, with at most 15 digits where that is within an ulp, so that 0.3 is found.
+
+        Those of dimensions (`dim_x`) are rounded to whole numbers, without repetitions.
+        """
         if self.kind in ("values", "cases"):
             return np.asarray(self.values)
         if self.count is None:
@@ -47,8 +58,7 @@ class Axis:
                 f"{name}: {self.kind}({self.low:g}, {self.high:g}) is a range; give a number of values as third "
                 "argument, or a design=samples(n)"
             )
-        spaced = np.geomspace if self.kind == "log" else np.linspace
-        return _whole(name, spaced(self.low, self.high, self.count), unique=True)
+        return _whole(name, _spaced(self.kind, self.low, self.high, self.count), unique=True)
 
     def sampled(self, name: str, shares: np.ndarray) -> np.ndarray:
         """Values at shares in 0..1 of the range; explicit values are taken with equal probability."""
@@ -64,6 +74,17 @@ class Axis:
         return f"{self.kind}({self.low!r}, {self.high!r}{'' if self.count is None else f', {self.count}'})"
 
 
+@lru_cache(maxsize=64)
+def _spaced(kind: str, low: float, high: float, count: int) -> np.ndarray:
+    """The values of an axis, not to be written to; the ends are those that were given."""
+    spaced = (np.geomspace if kind == "log" else np.linspace)(low, high, count)
+    inner = spaced[1:-1]
+    short = np.array([float(f"{x:.15g}") for x in inner.tolist()])
+    spaced[1:-1] = np.where(abs(short - inner) <= np.spacing(abs(inner)), short, inner)
+    spaced.setflags(write=False)
+    return spaced
+
+
 def _whole(name: str, values: np.ndarray, unique: bool = False) -> np.ndarray:
     if not name.startswith("dim_"):
         return values
@@ -71,28 +92,28 @@ def _whole(name: str, values: np.ndarray, unique: bool = False) -> np.ndarray:
     return np.unique(rounded) if unique else rounded
 
 
-def log(low: Number, high: Number, count: int | None = None) -> Axis:
+@checked
+def log(low: Finite, high: Finite, count: ValueCount | None = None) -> Axis:
     """Values equally spaced in the logarithm, from low to high; without a count, the range for a design.
 
-    >>> log(0.01, 1, 3).points("alpha").round(3).tolist()
+    >>> log(0.01, 1, 3).points("alpha").tolist()
     [0.01, 0.1, 1.0]
     """
-    if not 0 < low < high < np.inf:
+    if not 0 < low < high:
         raise ValueError(f"log({low}, {high}) needs 0 < low < high")
-    return Axis("log", float(low), float(high), _count("log", count))
+    return Axis("log", float(low), float(high), None if count is None else int(count))
 
 
-def linear(low: Number, high: Number, count: int | None = None) -> Axis:
-    """Equally spaced values from low to high; without a count, the range for a design."""
-    if not -np.inf < low < high < np.inf:
+@checked
+def linear(low: Finite, high: Finite, count: ValueCount | None = None) -> Axis:
+    """Equally spaced values from low to high; without a count, the range for a design.
+
+    >>> linear(0.1, 0.5, 5).points("alpha").tolist()
+    [0.1, 0.2, 0.3, 0.4, 0.5]
+    """
+    if not (low < high and np.isfinite(float(high) - float(low))):
         raise ValueError(f"linear({low}, {high}) needs low < high, both finite")
-    return Axis("linear", float(low), float(high), _count("linear", count))
-
-
-def _count(kind: str, count: Any) -> int | None:
-    if count is not None and (not isinstance(count, (int, np.integer)) or count < 1):
-        raise ValueError(f"{kind}: the number of values must be a whole number >= 1, got {count!r}")
-    return None if count is None else int(count)
+    return Axis("linear", float(low), float(high), None if count is None else int(count))
 
 
 def axis_of(name: str, given: Any) -> Axis:
@@ -102,39 +123,58 @@ def axis_of(name: str, given: Any) -> Axis:
     if isinstance(given, str):
         return _read(name, given)
     if isinstance(given, Mapping):
-        if not given or not all(isinstance(v, str) for v in given.values()):
-            raise ValueError(f"over: the cases of {name} must be label -> text, got {given!r}")
+        labels = {str(label) for label in given}
+        if not given or not all(isinstance(v, str) for v in given.values()) or len(labels) < len(given):
+            raise ValueError(f"over: the cases of {name} must be label -> text, got {shown(dict(given))}")
         return Axis("cases", values=tuple(map(str, given)), texts=tuple(given.values()))
-    if np.ndim(given) != 1 or not isinstance(given, (Sequence, np.ndarray, range)):
-        raise ValueError(f"over: {name} must be log(...), linear(...), a list or cases, got {given!r}")
-    values = tuple(v if isinstance(v, str) else float(v) for v in given)
+    one_dimension = isinstance(given, (Sequence, range)) or (isinstance(given, np.ndarray) and given.ndim == 1)
+    if not one_dimension or isinstance(given, bytes):
+        raise ValueError(f"over: {name} must be log(...), linear(...), a list or cases, got {shown(given)}")
+    if len(given) > MOST_VALUES:
+        raise ValueError(f"over: {name} must have at most {MOST_VALUES:,} values, got {len(given):,}")
+    values = tuple(str(v) if isinstance(v, str) else number(f"over: {name}", v, -np.inf) for v in given)
     if not values:
         raise ValueError(f"over: {name} has no values")
-    if len(set(values)) < len(values):
-        raise ValueError(f"over: {name} has a value twice, {sorted({v for v in values if values.count(v) > 1})[0]}")
     if len({type(v) for v in values}) > 1:
         raise ValueError(f"over: {name} mixes numbers and text")
+    if len(set(values)) < len(values):
+        twice = next(v for i, v in enumerate(sorted(values)) if i and sorted(values)[i - 1] == v)
+        raise ValueError(f"over: {name} has a value twice, {twice}")
     return Axis("values", values=values)
 
 
 def _read(name: str, text: str) -> Axis:
     """An axis from text, `log(1e-3, 1, 64)`, `linear(...)`, `[...]` or `{...}`."""
-    problem = f"over: {name} must be like 'log(1e-3, 1, 64)', 'linear(0, 1, 11)' or '[0.1, 0.2]', got {text!r}"
+    likes = "'log(1e-3, 1, 64)', 'linear(0, 1, 11)' or '[0.1, 0.2]'"
+    problem = f"over: {name} must be like {likes}, got {shown(text)}"
+    called, arguments, keywords = _call(text, problem)
+    if keywords or (called is not None and called not in ("log", "linear")):
+        raise ValueError(problem)
+    if called is None:
+        if isinstance(arguments[0], str):
+            raise ValueError(problem)
+        return axis_of(name, arguments[0])
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
-        if isinstance(tree, ast.Call):
-            made = {"log": log, "linear": linear}[getattr(tree.func, "id", "")]
-            numbers = [ast.literal_eval(argument) for argument in tree.args]
-        else:
-            made, numbers = axis_of, [name, ast.literal_eval(tree)]
-            if isinstance(numbers[1], str):
-                raise SyntaxError(problem)
-    except (SyntaxError, ValueError, KeyError):
-        raise ValueError(problem) from None
-    try:
-        return made(*numbers)
+        return {"log": log, "linear": linear}[called](*arguments)
     except TypeError:
         raise ValueError(problem) from None
+    except ValueError as error:
+        raise ValueError(f"over: {name}: {error}") from None
+
+
+def _call(text: str, problem: str) -> tuple[str | None, list[Any], dict[str, Any]]:
+    """The name, arguments and keywords of a call in a text, all of them literal; or None and the literal itself."""
+    if len(text) > MOST_TEXT:
+        raise ValueError(problem)
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        if not isinstance(tree, ast.Call):
+            return None, [ast.literal_eval(tree)], {}
+        arguments = [ast.literal_eval(argument) for argument in tree.args]
+        keywords = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in tree.keywords}
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        raise ValueError(problem) from None
+    return getattr(tree.func, "id", ""), arguments, keywords
 
 
 @dataclass(frozen=True)
@@ -147,6 +187,8 @@ class Samples:
 
     def shares(self, dimensions: int) -> np.ndarray:
         """Points in the unit cube, shape (count, dimensions), from scipy.stats.qmc."""
+        from scipy.stats import qmc  # half a second, which a grid does not need
+
         generator = np.random.default_rng(self.seed)
         if self.method == "random":
             return generator.random((self.count, dimensions))
@@ -160,12 +202,9 @@ class Samples:
         return f"samples({self.count}, {self.method!r}, {self.seed})"
 
 
-def samples(count: int, method: str = "sobol", seed: int = 0) -> Samples:
+@checked
+def samples(count: ValueCount, method: Method = "sobol", seed: Seed = 0) -> Samples:
     """A design of `count` points in the ranges of a sweep; method: "sobol", "halton", "latin" or "random"."""
-    if not isinstance(count, (int, np.integer)) or count < 1:
-        raise ValueError(f"samples: count must be a whole number >= 1, got {count!r}")
-    if method not in METHODS:
-        raise ValueError(f"samples: method must be one of {METHODS}, got {method!r}")
     return Samples(int(count), method, int(seed))
 
 
@@ -173,29 +212,33 @@ def design_of(given: Any) -> Samples | None:
     """The design that is meant by None, a Samples, or text such as "samples(1024, 'halton')"."""
     if given is None or isinstance(given, Samples):
         return given
+    problem = f"design must be like \"samples(1024, 'sobol')\", got {shown(given)}"
+    called, arguments, keywords = _call(given, problem) if isinstance(given, str) else (None, [], {})
+    if called != "samples":
+        raise ValueError(problem)
     try:
-        tree = ast.parse(str(given).strip(), mode="eval").body
-        if not isinstance(tree, ast.Call) or getattr(tree.func, "id", "") != "samples":
-            raise SyntaxError
-        arguments = [ast.literal_eval(a) for a in tree.args]
-        return samples(*arguments, **{str(k.arg): ast.literal_eval(k.value) for k in tree.keywords})
-    except (SyntaxError, TypeError):
-        raise ValueError(f"design must be like \"samples(1024, 'sobol')\", got {given!r}") from None
+        return samples(*arguments, **keywords)
+    except TypeError:
+        raise ValueError(problem) from None
 
 
 def seeds_of(given: Any) -> int | tuple[int, ...]:
     """Seeds from a number, a sequence, or text: "7", "0:4" (0, 1, 2, 3) or "1,5,9"."""
-    try:
-        if isinstance(given, str):
+    problem = f"seeds must be a whole number, a list of them, or text like '0:4', got {shown(given)}"
+    if isinstance(given, str):
+        try:
             if ":" in given:
-                low, high = given.split(":")
-                given = range(int(low), int(high))
+                low, high = map(int, given.split(":"))
+                given = range(low, high)
             else:
                 given = [int(part) for part in given.split(",")] if "," in given else int(given)
-        seeds = int(given) if isinstance(given, (int, np.integer)) else tuple(int(s) for s in given)
-    except (TypeError, ValueError):
-        raise ValueError(f"seeds must be a whole number, a list of them, or text like '0:4', got {given!r}") from None
-    listed = (seeds,) if isinstance(seeds, int) else seeds
-    if not listed or min(listed) < 0 or len(set(listed)) < len(listed):
-        raise ValueError(f"seeds must be different whole numbers >= 0, at least one, got {given!r}")
+        except ValueError:
+            raise ValueError(problem) from None
+    if isinstance(given, (int, np.integer)) and not isinstance(given, bool):
+        return seeds_in([given])[0]
+    if not isinstance(given, Iterable) or getattr(given, "ndim", 1) != 1:
+        raise ValueError(problem)
+    seeds = tuple(seeds_in(given))
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must be different whole numbers >= 0, at least one, got {shown(given)}")
     return seeds

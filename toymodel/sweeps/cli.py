@@ -48,7 +48,6 @@ def sweep(
     ] = None,
     stop_below: Annotated[float | None, typer.Option(help="End a run when its loss is below this.")] = None,
     every: Annotated[int | None, typer.Option(help="Also keep the losses each so many steps.")] = None,
-    precision: Annotated[str | None, typer.Option(help="float64 or float32 [default: float64].")] = None,
     rtol: Annotated[float | None, typer.Option(help="Tolerance of a flow [default: 1e-6].")] = None,
     chunk: Annotated[int | None, typer.Option(help="Runs that are computed and written together.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler whose workers compute.")] = None,
@@ -60,7 +59,7 @@ def sweep(
     given = dict(
         model=None if model is None else _model(model), seeds=seeds, steps=steps, start=start, lr=lr,
         integrator=integrator, interventions=intervene, design=design, stop_below=stop_below, every=every,
-        precision=precision, rtol=rtol, chunk=chunk, over=dict(map(_named, over or [])),
+        rtol=rtol, chunk=chunk, over=dict(map(_named, over or [])),
         fixed={name: _number(name, value) for name, value in map(_named, set_ or [])},
     )  # fmt: skip
     declared, written = declared_by(file, given)

@@ -16,27 +16,45 @@ The weights and target norms of a model keep their ratio to the default ones whe
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
+import xarray as xr
 
 from toymodel import presets
+from toymodel.batch import as_text
+from toymodel.checks import (
+    MOST_ENTRIES,
+    MOST_RATE,
+    MOST_RUNS,
+    LearningRate,
+    PathLike,
+    Positive,
+    Steps,
+    Tolerance,
+    checked,
+    number,
+    shown,
+)
 from toymodel.model import Model
-from toymodel.sweeps.acts import described, interventions_of, names_in
+from toymodel.names import LABELLED, OF_VECTORS, check_name
+from toymodel.simulation.interventions import digest, interventions_of, names_in
+from toymodel.start import check_start
 from toymodel.sweeps.axes import Axis, Samples, axis_of, design_of, seeds_of
 
 STARTS = ("paper", "random", "aligned")
-INTEGRATORS = ("descent", "flow")
-PREFIXES = ("scale", "target_scale", "dim", "norm", "target_norm", "overlap", "residual")
-LABELLED = ("integrator", "intervention")
+Integrator = Literal["descent", "flow"]
+INTEGRATORS = get_args(Integrator)
 CHUNK = 16_384
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Sweep:
     """See `toymodel.sweep` for the fields; all of them are checked here, with a ValueError that names the field."""
@@ -44,18 +62,17 @@ class Sweep:
     model: Model
     over: Mapping[str, Any]
     seeds: Any = 0
-    steps: int = 16_000
-    start: str = "paper"
-    lr: float = 1.0
-    integrator: str = "descent"
+    steps: Steps = 16_000
+    start: Any = "paper"
+    lr: LearningRate = 1.0
+    integrator: Integrator = "descent"
     interventions: Sequence[Any] | str = ()
-    fixed: Mapping[str, float] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     design: Samples | str | None = None
-    stop_below: float | None = None
-    every: int | None = None
-    precision: str = "float64"
-    rtol: float = 1e-6
-    chunk: int | None = None
+    stop_below: Positive | None = None
+    every: Steps | None = None
+    rtol: Tolerance = 1e-6
+    chunk: Steps | None = None
 
     def __post_init__(self):
         put = object.__setattr__
@@ -63,34 +80,23 @@ class Sweep:
         put(self, "seeds", seeds_of(self.seeds))
         put(self, "design", design_of(self.design))
         put(self, "interventions", interventions_of(self.interventions))
-        put(self, "fixed", {name: float(value) for name, value in dict(self.fixed).items()})
+        put(self, "fixed", {name: number(f"fixed: {name}", value, -np.inf) for name, value in self.fixed.items()})
         put(self, "chunk", self.chunk if self.chunk is not None else CHUNK if self.every is None else 512)
+        for name, kind in (("steps", int), ("chunk", int), ("every", int), ("lr", float), ("rtol", float)):
+            given = getattr(self, name)
+            put(self, name, None if given is None else kind(given))  # numpy's numbers cannot be written to JSON
+        put(self, "stop_below", None if self.stop_below is None else float(self.stop_below))
         self._check()
 
     def _check(self) -> None:
-        for name in ("steps", "chunk", "every"):
-            value = getattr(self, name)
-            if not (name == "every" and value is None) and (not isinstance(value, (int, np.integer)) or value < 1):
-                raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
-        for name, allowed in (
-            ("start", STARTS),
-            ("integrator", INTEGRATORS),
-            ("precision", ("float64", "float32")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
-        if not (np.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr must be > 0 and finite, got {self.lr}")
-        if self.stop_below is not None and not self.stop_below > 0:
-            raise ValueError(f"stop_below must be > 0, got {self.stop_below}")
-        if not 0 < self.rtol < 1:
-            raise ValueError(f"rtol must be within 0..1, got {self.rtol}")
+        self._check_start()
         if both := set(self.over) & set(self.fixed):
             raise ValueError(f"{sorted(both)[0]} is both varied and fixed")
         if not self.over and self.design is not None:
             raise ValueError("a design needs at least one range in over")
         for name in (*self.over, *self.fixed):
             self._check_name(name)
+        self._check_size()
         if missing := self.free_names - {*self.over, *self.fixed}:
             raise ValueError(f"an intervention uses {sorted(missing)[0]!r}, which is neither varied nor fixed")
         for act in self.interventions:
@@ -103,12 +109,32 @@ class Sweep:
         if self.integrator == "flow" and self.stop_below is not None:
             raise ValueError("stop_below is for integrator='descent'; a flow goes on to its end")
         flows = self.integrator == "flow" or "integrator" in self.over
-        if flows and self.precision != "float64":
-            raise ValueError(f"a flow needs precision='float64', got {self.precision!r}")
         if flows and (self.every is not None or "lr" in self.over):
             raise ValueError("every and a varied lr are for integrator='descent'")
         if self.every is not None and "lr" in self.over:
             raise ValueError("every needs one lr, so that all runs are recorded at the same times")
+
+    def _check_start(self) -> None:
+        """Raises ValueError for what is no name of a start, no start of this model, and no function that makes one."""
+        if isinstance(self.start, str):
+            if self.start not in STARTS:
+                raise ValueError(f"start must be one of {STARTS}, a Dataset or a function, got {self.start!r}")
+            return
+        made = self.made_start(self.model)
+        check_start(self.model, made)
+        known = {*self.over, "vector", "seed"}
+        if "seed" in made.dims:
+            seeds = {self.seeds} if isinstance(self.seeds, int) else set(self.seeds)
+            if missing := seeds - set(made["seed"].values.tolist()):
+                raise ValueError(f"start has no seed {min(missing)}; it has {made['seed'].values.tolist()}")
+        if foreign := set(map(str, made.dims)) - known:
+            raise ValueError(f"start has the dimension {min(foreign)!r}, which this sweep does not have (seeds, over)")
+
+    def made_start(self, model: Model) -> xr.Dataset:
+        """The start that was given as data, for a model that may have other dimensions."""
+        given: Any = self.start
+        made: xr.Dataset = given(model) if callable(given) else given
+        return made
 
     @cached_property
     def free_names(self) -> set[str]:
@@ -122,14 +148,28 @@ class Sweep:
         return interventions_of(dict(zip(axis.values, axis.texts, strict=True))[label])
 
     def _check_name(self, name: str) -> None:
-        if name in self.free_names or name in self.allowed:
+        if name in self.allowed:
+            return
+        if name in self.free_names:
+            check_name("over", name, self.model.vectors, self.model.terms, parameter=True)
             return
         raise ValueError(f"cannot vary or fix {name!r}; allowed are {', '.join(self.allowed)}")
+
+    def _check_size(self) -> None:
+        """Raises ValueError where there are more runs than can be computed, before anything is allocated for them."""
+        points = [axis.size for axis in self.over.values()]
+        if isinstance(self.design, Samples):
+            points = [self.design.count]
+        sizes = [n for n in (*points, 1 if isinstance(self.seeds, int) else len(self.seeds)) if n != 1]
+        if math.prod(sizes) > MOST_RUNS:
+            raise ValueError(
+                f"over and seeds make {' x '.join(f'{n:,}' for n in sizes)} runs, at most {MOST_RUNS:,} can be swept"
+            )
 
     @cached_property
     def allowed(self) -> tuple[str, ...]:
         """The names that can be varied or fixed."""
-        of_vectors = [f"{prefix}_{x}" for prefix in PREFIXES for x in self.model.vectors]
+        of_vectors = [f"{prefix}_{x}" for prefix in OF_VECTORS for x in self.model.vectors]
         of_terms = [f"weight_{t}" for t in self.model.terms]
         return (*self.model.parameters, "lr", *LABELLED, "scale", "target_scale", *of_vectors, *of_terms)
 
@@ -155,6 +195,9 @@ class Sweep:
         if len(wrong):
             allowed = "a whole number >= 1" if name.startswith("dim_") else "> 0" if positive else ">= 0"
             raise ValueError(f"{name} must be {allowed}{' and finite' * (name[:4] != 'dim_')}, got {wrong[0]:g}")
+        most = MOST_ENTRIES if name.startswith("dim_") else MOST_RATE if name == "lr" else np.inf
+        if (values > most).any():
+            raise ValueError(f"{name} must be at most {most:,}, got {values.max():g}")
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -163,30 +206,36 @@ class Sweep:
             "model": json.loads(self.model.to_json()),
             "over": {name: str(axis) for name, axis in self.over.items()},
             "seeds": self.seeds if isinstance(self.seeds, int) else list(self.seeds),
-            "interventions": [described(act, self.model) for act in self.interventions],
+            "interventions": list(map(digest, self.interventions)),
             "fixed": dict(sorted(self.fixed.items())),
             "design": None if self.design is None else str(self.design),
+            "start": self.start if isinstance(self.start, str) else as_text(self.made_start(self.model)),
             **{
                 name: getattr(self, name)
-                for name in ("steps", "start", "lr", "integrator", "stop_below", "every", "precision", "rtol", "chunk")
+                for name in ("steps", "lr", "integrator", "stop_below", "every", "rtol", "chunk")
             },
         }
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sweep) and self.identity == other.identity
+        return isinstance(other, Sweep) and json.dumps(self.identity) == json.dumps(other.identity)
 
     def __hash__(self) -> int:
         return hash(json.dumps(self.identity))
 
     @classmethod
-    def from_toml(cls, path: str | Path) -> tuple[Sweep, str | None]:
-        """The sweep that a TOML file declares, and its `store`, if it names one."""
+    @checked
+    def from_toml(cls, path: PathLike) -> tuple[Sweep, str | None]:
+        """The sweep that a TOML file declares, and its `store`, if it names one.
+
+        Raises OSError where the file cannot be read, ValueError for what is wrong in it.
+        """
         try:
-            with open(path, "rb") as file:
-                parts = tomllib.load(file)
-        except tomllib.TOMLDecodeError as error:
+            parts = tomllib.loads(Path(path).read_text("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"{path} is not TOML: {error}") from None
         store = parts.pop("store", None)
+        if not isinstance(store, str | None):
+            raise ValueError(f"{path}: store must be text, the name of a folder, got {shown(store)}")
         allowed = set(cls.__dataclass_fields__)
         if unknown := set(parts) - allowed:
             raise ValueError(f"{path}: unknown entry {sorted(unknown)[0]!r}; allowed are {sorted(allowed | {'store'})}")
@@ -195,16 +244,17 @@ class Sweep:
 
 
 def model_of_table(table: Mapping[str, Any] | str) -> Model:
-    """A model from a table: a preset with its arguments, or what `Model.from_expression` takes."""
+    """A model from a table: a preset with its arguments, or what `Model.from_table` takes."""
+    if not isinstance(table, (str, Mapping)):
+        raise ValueError(f"model must be a table or the name of a preset, got {shown(table)}")
     table = {"preset": table} if isinstance(table, str) else dict(table)
     if "preset" not in table:
-        return Model.from_expression(**table)
+        return Model.from_table(table)
     name = table.pop("preset")
-    preset = getattr(presets, name, None)
-    if name.startswith("_") or getattr(preset, "__annotations__", {}).get("return") != "Model":
-        raise ValueError(f"model: unknown preset {name!r}; one is 'coopetition'")
-    dims = table.pop("dims", None)
+    preset = getattr(presets, name, None) if isinstance(name, str) and not name.startswith("_") else None
+    if getattr(preset, "__annotations__", {}).get("return") not in ("Model", Model):
+        raise ValueError(f"model: unknown preset {shown(name)}; one is 'coopetition'")
     try:
-        return preset(**table, **({} if dims is None else {"dims": tuple(dims)}))  # type: ignore[misc]
+        return preset(**table)  # type: ignore[misc]
     except TypeError as error:
         raise ValueError(f"model: {error}") from None

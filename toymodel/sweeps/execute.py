@@ -33,7 +33,7 @@ def sweep(
     steps: int = 16_000,
     *,
     store: str | os.PathLike[str] | None = None,
-    start: str = "paper",
+    start: Any = "paper",
     lr: float = 1.0,
     integrator: str = "descent",
     interventions: Sequence[Any] | str = (),
@@ -41,7 +41,6 @@ def sweep(
     design: Samples | str | None = None,
     stop_below: float | None = None,
     every: int | None = None,
-    precision: str = "float64",
     rtol: float = 1e-6,
     chunk: int | None = None,
     client: Any = None,
@@ -51,12 +50,13 @@ def sweep(
 
     over: name -> log(...), linear(...), a list, or cases; `toymodel.sweeps.declare` lists what can be varied.
     seeds: of the start, a number or several (dimension `seed`). start: "paper", "random" or "aligned", as
-    `paper_start`, `random_start`, `aligned_start`. fixed: what can be varied, with one value for all runs.
+    `paper_start`, `random_start`, `aligned_start`; or a Dataset as `descend` takes it, whose dimensions are among those
+    of the sweep; or a function of the model that makes one. fixed: what can be varied, with one value for all runs.
     steps, lr, interventions, stop_below: as in `descend`, but a run whose loss falls below `stop_below` ends there, as
     in the paper, and its measures are those of the record until then. Interventions may be text in which varied names
     stand, such as "Change(until=t_switch, alpha=0)". integrator: "descent", or "flow" until t = steps x lr with the
     tolerance rtol. design: `samples(n)` draws n points in the ranges of `over` instead of the product. every: also keep
-    losses and coordinates each so many steps. precision: "float64" or "float32". chunk: runs that are computed and
+    losses and coordinates each so many steps. chunk: runs that are computed and
     written together.
 
     store: a folder, written chunk by chunk; the same call continues it after an interruption. client: a Dask client, or
@@ -68,7 +68,7 @@ def sweep(
     """
     declared = Sweep(
         model, over, seeds, steps, start, lr, integrator, interventions, fixed or {}, design, stop_below, every,
-        precision, rtol, chunk,
+        rtol, chunk,
     )  # fmt: skip
     return execute(declared, store, client, progress)
 

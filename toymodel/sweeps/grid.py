@@ -161,18 +161,25 @@ def _draws(sweep: Sweep, values: dict[str, np.ndarray], runs: int) -> dict[str, 
     kinds, which = np.unique(dims, axis=1, return_inverse=True)
     for j, column in enumerate(kinds.T):
         here = np.flatnonzero(which.reshape(-1) == j)
-        drawn, index = np.unique(seeds[here], return_inverse=True)
-        start = _start(sweep, _resized(sweep.model, column), [int(seed) for seed in drawn])
+        start = _start(sweep, _resized(sweep.model, column), np.unique(seeds[here]).tolist())
+        where = {**{name: value[here] for name, value in values.items()}, "seed": seeds[here]}
+        at = {str(d): xr.DataArray(where[str(d)], dims="run") for d in start.dims if d != "vector"}
         for name, whole in parts.items():
-            part = start[name].transpose(..., "vector").values
-            whole[here] = part[index] if part.ndim == 2 else part
+            whole[here] = start[name].sel(at).transpose(..., "vector").values
     return parts
 
 
 def _start(sweep: Sweep, model: Model, seeds: list[int]) -> xr.Dataset:
-    if sweep.start == "aligned":
+    if not isinstance(sweep.start, str):
+        return sweep.made_start(model).sel(vector=list(model.vectors))
+    return _drawn(sweep.start, model, tuple(seeds))
+
+
+@lru_cache(maxsize=16)
+def _drawn(start: str, model: Model, seeds: tuple[int, ...]) -> xr.Dataset:
+    if start == "aligned":
         return starts.aligned_start(model)
-    return {"paper": starts.paper_start, "random": starts.random_start}[sweep.start](model, seeds)
+    return {"paper": starts.paper_start, "random": starts.random_start}[start](model, seeds)
 
 
 def _resized(model: Model, dims: np.ndarray) -> Model:

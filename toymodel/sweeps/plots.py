@@ -170,7 +170,7 @@ def plot(runs: xr.Dataset, path: str | Path, x: str, y: str | None, kind: str, m
 
 def theory_lines(runs: xr.Dataset, x: str, y: str) -> dict[str, Line]:
     """What the theory has to say in a plane of a sweep, as curves by name: for the paper's model in the plane of alpha
-    and mu_icl, the alpha inside of the plane at which `toymodel.lifetime` is shortest, from a small aligned start."""
+    and mu_icl, the alpha inside of the plane at which `tm.theory.lifetime` is shortest, from a small aligned start."""
     model = Model.from_json(runs.attrs["model"])
     if model.form != coopetition().form or {x, y} != {"alpha", "mu_icl"}:
         return {}

@@ -1,8 +1,8 @@
-"""A model's reduced loss as a function of plain numbers: what the numerical parts of the theory are made of.
+"""A model and its start as plain numbers: what the numerical parts of the theory are made of.
 
 The coordinates of a state are y = (u_x, ..., v_x, ...) in the order of the model's vectors; the constants of a run are
-its target norms, weights and parameters. Gradient, Hessian and any other expression are derived by sympy from
-`toymodel.reduction.reduced_loss` and compiled once for each form of loss.
+its target norms, weights and parameters. Slope, Hessian and any other expression come from `toymodel.symbolic`,
+compiled once for each form of loss.
 """
 
 from __future__ import annotations
@@ -16,60 +16,49 @@ import sympy as sp
 import xarray as xr
 
 from toymodel.model import Form, Model
-from toymodel.reduction import reduced_loss, symbols, terms, unlearned_loss
 from toymodel.simulation.problem import Problem, problem_of_start
+from toymodel.symbolic import System
 
 Compiled = Callable[..., Any]
 
 
 def coordinates(form: Form) -> list[sp.Symbol]:
     """u_x of all vectors, then v_x."""
-    planes, _, _ = symbols(form)
-    return [planes[x].u for x in form.vectors] + [planes[x].v for x in form.vectors]
+    return System(form).coordinates
 
 
 def constants(form: Form) -> list[sp.Symbol]:
     """Target norms, weights and parameters, in the order of `constants_of`."""
-    planes, weights, parameters = symbols(form)
-    return [*(planes[x].target for x in form.vectors), *weights.values(), *parameters.values()]
+    return System(form).constants
 
 
 @cache
 def loss(form: Form) -> sp.Expr:
     """The reduced loss in symbols."""
-    return sp.sympify(reduced_loss(form, *symbols(form)))
+    return System(form).reduced_loss
 
 
 @cache
 def margins(form: Form) -> dict[str, sp.Expr]:
     """For each mechanism its loss in units of the unlearned one, minus one half: negative once it is learned."""
-    planes, weights, _ = symbols(form)
-    values = terms(form, planes, weights)
-    return {
-        m: values[m] / unlearned_loss([planes[x] for x in letters], weights[m]) - sp.Rational(1, 2)
-        for m, letters in form.mechanisms.items()
-    }
+    return System(form).margins
 
 
 def compiled(form: Form, expressions: Any) -> Compiled:
     """A function of coordinates and constants (numbers, one after the other) that computes the expressions."""
-    return sp.lambdify([*coordinates(form), *constants(form)], expressions, "math", cse=True)
+    return System(form).function(expressions)
 
 
-@cache
 def slope(form: Form) -> Compiled:
     """dL/dy."""
-    return compiled(form, [sp.diff(loss(form), y) for y in coordinates(form)])
+    return compiled(form, System(form).slope)
 
 
-@cache
 def hessian(form: Form) -> Compiled:
     """d2L/dy2, a list of rows."""
-    ys = coordinates(form)
-    return compiled(form, [[sp.diff(loss(form), y, z) for z in ys] for y in ys])
+    return compiled(form, System(form).jacobian)
 
 
-@cache
 def margin(form: Form, mechanism: str) -> Compiled:
     """The margin of one mechanism (see `margins`)."""
     return compiled(form, margins(form)[mechanism])

@@ -25,10 +25,10 @@ from scipy.integrate import solve_ivp
 from scipy.linalg import null_space
 from scipy.optimize import root
 
+from toymodel import symbolic
 from toymodel.batch import per_vector
 from toymodel.checks import check_values
 from toymodel.model import Form, Model
-from toymodel.reduction import reduced_loss, symbols, terms
 
 ZERO = 1e-9  # eigenvalues below this, relative to the largest, count as zero
 SAME = 1e-6  # points closer than this, relative to their norm, are one
@@ -48,21 +48,11 @@ class Functions:
 @cache
 def functions(form: Form) -> Functions:
     """Derived by sympy from the reduced loss."""
-    planes, weights, parameters = symbols(form)
-    ys = [planes[x].u for x in form.vectors] + [planes[x].v for x in form.vectors]
-    loss = sp.sympify(reduced_loss(form, planes, weights, parameters))
-    slope = [sp.diff(loss, y) for y in ys]
-    arguments = [*ys, *(planes[x].target for x in form.vectors), *weights.values(), *parameters.values()]
-
-    def compiled(expressions: Any) -> Callable[..., Any]:
-        return sp.lambdify(arguments, expressions, "math", cse=True)
-
-    return Functions(
-        compiled(slope),
-        compiled([[sp.diff(s, y) for y in ys] for s in slope]),
-        compiled([loss, *terms(form, planes, weights).values()]),
-        {name: compiled([sp.diff(s, p) for s in slope]) for name, p in parameters.items()},
-    )
+    system = symbolic.System(form)
+    flat = [sp.diff(system.reduced_loss, y) for y in system.coordinates]
+    by = {name: system.function([sp.diff(s, p) for s in flat]) for name, p in system.parameters.items()}
+    losses = system.function([system.loss, *system.terms])
+    return Functions(system.function(system.slope), system.function(system.jacobian), losses, by)
 
 
 @dataclass(frozen=True)
