@@ -111,10 +111,10 @@ def pulled(system: System, y: Any, p: Any, h: Any, back: Any) -> tuple[Any, Any]
         i = 5 - k
         one = jnp.stack(solved(factors, list(of_u[i])))
         by_y, by_p = jax.vjp(velocity, y + a[i] @ u, p)[1](one)
-        of_u = of_u + a[i][:, None] * by_y + c[i][:, None] * (one / h)
+        of_u = of_u + jnp.outer(a[i], by_y) + jnp.outer(c[i], one / h)
         return of_u, jax.lax.dynamic_update_index_in_dim(s, one, i, 0), of_y + by_y, of_p + by_p
 
-    begin = (jnp.asarray(LAST)[:, None] * back, jnp.zeros_like(u), back, jnp.zeros_like(p))
+    begin = (jnp.outer(LAST, back), jnp.zeros_like(u), back, jnp.zeros_like(p))
     _, s, of_y, of_p = jax.lax.fori_loop(0, 6, stage, begin)
     by_y, by_p = jax.grad(lambda y, p: jnp.sum(bent(y, p) * (s.T @ u)), (0, 1))(y, p)
     return of_y + by_y, of_p + by_p
@@ -138,26 +138,38 @@ def _followed_jvp(system: System, primals: Any, tangents: Any) -> tuple[Any, Any
     t, y, p = (_once(value) for value in (primals[2].t, primals[2].y, primals[1]))
     count = primals[2].count
 
-    def forward(_: Any, b: tuple[Any, Any]) -> tuple[Any, Any]:
+    def parts(b: Any) -> tuple[Any, Any]:
+        """dy of all steps and dp, which are one array, since JAX's rule for batches wants one."""
+        return b[: y.size].reshape(y.shape), b[y.size :]
+
+    def joined(dy: Any, dp: Any) -> Any:
+        return jnp.concatenate([dy.reshape(-1), dp])
+
+    def forward(_: Any, b: Any) -> Any:
+        dy, dp = parts(b)
+
         def one(i: Any, dy: Any) -> Any:
-            return dy.at[i + 1].add(moved(system, y[i], p, t[i + 1] - t[i], dy[i], b[1]))
+            return dy.at[i + 1].add(moved(system, y[i], p, t[i + 1] - t[i], dy[i], dp))
 
-        return jax.lax.fori_loop(0, count, one, b[0]), b[1]
+        return joined(jax.lax.fori_loop(0, count, one, dy), dp)
 
-    def backward(_: Any, b: tuple[Any, Any]) -> tuple[Any, Any]:
-        def one(k: Any, carried: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-            back, of_p, i = carried[0], carried[1], count - 1 - k
+    def backward(_: Any, b: Any) -> Any:
+        of_steps, of_p = parts(b)
+
+        def one(k: Any, carried: tuple[Any, Any]) -> tuple[Any, Any]:
+            back, of_p = carried
+            i = count - 1 - k
             of_y, by_p = pulled(system, y[i], p, t[i + 1] - t[i], back)
-            return b[0][i] + of_y, of_p + by_p, i
+            return of_steps[i] + of_y, of_p + by_p
 
-        back, of_p, _ = jax.lax.fori_loop(0, count, one, (b[0][count], b[1], count))
-        return jnp.zeros_like(y).at[0].set(back), of_p
+        back, of_p = jax.lax.fori_loop(0, count, one, (of_steps[count], of_p))
+        return joined(jnp.zeros_like(y).at[0].set(back), of_p)
 
-    def unused(x: tuple[Any, Any]) -> tuple[Any, Any]:
+    def unused(x: Any) -> Any:
         return x  # the matrix itself: it is asked for by second derivatives only, which `_once` refuses
 
-    b = jnp.zeros_like(y).at[0].set(tangents[0]), tangents[1]
-    return primals[2].y, jax.lax.custom_linear_solve(unused, b, forward, backward)[0]
+    b = joined(jnp.zeros_like(y).at[0].set(tangents[0]), tangents[1])
+    return primals[2].y, parts(jax.lax.custom_linear_solve(unused, b, forward, backward))[0]
 
 
 @jax.custom_jvp
