@@ -137,37 +137,16 @@ def _through(work: Integration, runs: slice, ends: np.ndarray, stop: threading.E
 @cache
 def _compiled(system: System) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Compiled: the first step sizes, and STRIDE steps, of WIDTH runs."""
-    slope, jacobian = system.function(system.slope, "jax"), system.function(system.jacobian, "jax")
+    velocity, bent = field_of(system)
     count = len(system.coordinates)
 
-    def velocity(y: Any, constants: Any) -> Any:
-        return -jnp.stack([jnp.broadcast_to(jnp.asarray(part, y.dtype), y.shape[1:]) for part in slope(*y, *constants)])
-
-    def bent(y: Any, constants: Any) -> list[list[Any]]:
-        return [[-part for part in row] for row in jacobian(*y, *constants)]
-
     def begins(y: Any, constants: Any, begin: Any, end: Any, rtol: Any, atol: Any) -> Path:
-        speed = _norm(velocity(y, constants), rtol, atol, y)
-        guess = jnp.where(speed > 0, 0.01 * _norm(y, rtol, atol, y) / jnp.where(speed > 0, speed, 1), end - begin)
-        guess = jnp.clip(guess, 1e-9 * (end - begin), end - begin)
-        return Path(y, jnp.zeros_like(guess) + begin, guess, jnp.zeros(guess.shape, jnp.int64))
+        return first_path(velocity(y, constants), y, begin, end, rtol, atol)
 
     def advances(path: Path, constants: Any, end: Any, rtol: Any, atol: Any, most: Any) -> tuple[Path, Steps, Any]:
         def one_step(carried: tuple[Any, Path, Steps]) -> tuple[Any, Path, Steps]:
             i, path, steps = carried
-            goes, final = (path.t < end) & (path.tries < most), path.t + path.h >= end
-            h = jnp.where(goes, jnp.minimum(path.h, end - path.t), 1.0)
-            new, error, bend = step(lambda y: velocity(y, constants), bent(path.y, constants), path.y, h)
-            size = _norm(error, rtol, atol, path.y, new)
-            size = jnp.where(jnp.isfinite(size), size, jnp.inf)
-            taken = goes & (size <= 1)
-            stretch = jnp.clip(0.9 * jnp.maximum(size, 1e-12) ** -0.25, 0.2, 6.0)
-            path = Path(
-                jnp.where(taken[None], new, path.y),
-                jnp.where(taken, jnp.where(final, end, path.t + h), path.t),
-                jnp.where(goes, h * stretch, path.h),
-                path.tries + goes.astype(path.tries.dtype),
-            )
+            path, bend = tried(lambda y: velocity(y, constants), bent(path.y, constants), path, end, rtol, atol, most)
             kept = zip(steps, (path.t, path.y, bend), strict=True)
             return i + 1, path, Steps(*(jax.lax.dynamic_update_index_in_dim(all_, one, i, 0) for all_, one in kept))
 
@@ -187,14 +166,63 @@ def _compiled(system: System) -> tuple[Callable[..., Any], Callable[..., Any]]:
     return first, jax.jit(advances).lower(path, constants, *[number] * 3, whole).compile()
 
 
+def field_of(system: System) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], list[list[Any]]]]:
+    """f and J as functions of coordinates (coordinate, run) and constants (constant, run), in JAX."""
+    slope, jacobian = system.function(system.slope, "jax"), system.function(system.jacobian, "jax")
+
+    def velocity(y: Any, constants: Any) -> Any:
+        return -jnp.stack([jnp.broadcast_to(jnp.asarray(part, y.dtype), y.shape[1:]) for part in slope(*y, *constants)])
+
+    def bent(y: Any, constants: Any) -> list[list[Any]]:
+        return [[-part for part in row] for row in jacobian(*y, *constants)]
+
+    return velocity, bent
+
+
+def first_path(speed: Any, y: Any, begin: Any, end: Any, rtol: Any, atol: Any) -> Path:
+    """Where runs are before their first step, from dy/dt there."""
+    speed = _norm(speed, rtol, atol, y)
+    guess = jnp.where(speed > 0, 0.01 * _norm(y, rtol, atol, y) / jnp.where(speed > 0, speed, 1), end - begin)
+    guess = jnp.clip(guess, 1e-9 * (end - begin), end - begin)
+    return Path(y, jnp.zeros_like(guess) + begin, guess, jnp.zeros(guess.shape, jnp.int64))
+
+
+def tried(
+    velocity: Callable[[Any], Any], jacobian: Any, path: Path, end: Any, rtol: Any, atol: Any, most: Any
+) -> tuple[Path, Any]:
+    """Where runs are after one more step has been tried, and its K_1, K_2; J is that at the start of the step."""
+    goes, final = (path.t < end) & (path.tries < most), path.t + path.h >= end
+    h = jnp.where(goes, jnp.minimum(path.h, end - path.t), 1.0)
+    new, error, bend = step(velocity, jacobian, path.y, h)
+    size = _norm(error, rtol, atol, path.y, new)
+    size = jnp.where(jnp.isfinite(size), size, jnp.inf)
+    taken = goes & (size <= 1)
+    stretch = jnp.clip(0.9 * jnp.maximum(size, 1e-12) ** -0.25, 0.2, 6.0)
+    after = Path(
+        jnp.where(taken[None], new, path.y),
+        jnp.where(taken, jnp.where(final, end, path.t + h), path.t),
+        jnp.where(goes, h * stretch, path.h),
+        path.tries + goes.astype(path.tries.dtype),
+    )
+    return after, bend
+
+
 def _norm(value: Any, rtol: Any, atol: Any, *scales: Any) -> Any:
     """Root mean square of a value in units of the tolerance, over the coordinates."""
     scale = atol + rtol * jnp.max(jnp.abs(jnp.stack(scales)), 0)
     return jnp.sqrt(jnp.mean((value / scale) ** 2, 0))
 
 
-def step(velocity: Callable[[Any], Any], jacobian: list[list[Any]], y: Any, h: Any) -> tuple[Any, Any, Any]:
-    """The coordinates after a step, its error, and K_1, K_2; the stages are a loop, which compiles six times faster."""
+def step(velocity: Callable[[Any], Any], jacobian: Any, y: Any, h: Any) -> tuple[Any, Any, Any]:
+    """The coordinates after a step, its error, and K_1, K_2."""
+    _, u = stages(velocity, jacobian, y, h)
+    new = y + sum(A[5, j] * u[j] for j in range(5)) + u[5]
+    return new, u[5], jnp.stack([jnp.asarray(sum(row[j] * u[j] for j in range(5))) for row in D])
+
+
+def stages(velocity: Callable[[Any], Any], jacobian: Any, y: Any, h: Any) -> tuple[list[list[Any]], Any]:
+    """The factors of 1/(gamma h) - J, and U, shape (6, coordinate, run); the stages are a loop, which compiles six
+    times faster."""
     count = len(y)
     matrix = [[(1 / (GAMMA * h) if i == j else 0.0) - jacobian[i][j] for j in range(count)] for i in range(count)]
     factors, a, c = _factored(matrix), jnp.asarray(A), jnp.asarray(C)
@@ -202,11 +230,9 @@ def step(velocity: Callable[[Any], Any], jacobian: list[list[Any]], y: Any, h: A
     def stage(i: Any, u: Any) -> Any:
         at = y + sum(a[i, j] * u[j] for j in range(5))
         right = velocity(at) + sum(c[i, j] * u[j] for j in range(5)) / h[None]
-        return jax.lax.dynamic_update_index_in_dim(u, jnp.stack(_solved(factors, list(right))), i, 0)
+        return jax.lax.dynamic_update_index_in_dim(u, jnp.stack(solved(factors, list(right))), i, 0)
 
-    u = jax.lax.fori_loop(0, 6, stage, jnp.zeros((6, *y.shape)))
-    new = y + sum(A[5, j] * u[j] for j in range(5)) + u[5]
-    return new, u[5], jnp.stack([jnp.asarray(sum(row[j] * u[j] for j in range(5))) for row in D])
+    return factors, jax.lax.fori_loop(0, 6, stage, jnp.zeros((6, *y.shape)))
 
 
 def _factored(matrix: list[list[Any]]) -> list[list[Any]]:
@@ -221,7 +247,7 @@ def _factored(matrix: list[list[Any]]) -> list[list[Any]]:
     return rows
 
 
-def _solved(rows: list[list[Any]], right: list[Any]) -> list[Any]:
+def solved(rows: list[list[Any]], right: list[Any]) -> list[Any]:
     x = list(right)
     for i in range(len(x)):
         for j in range(i):
