@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
 from toymodel import measures
-from toymodel.checks import POSITIVE, check_values, mapping, number, whole
+from toymodel.checks import LearningRate, Steps, Tolerance, check_values, checked, mapping
 from toymodel.model import Model
 from toymodel.progress import progress_bar
 from toymodel.simulation.integration import Ended, Event, Integration
@@ -26,24 +26,24 @@ from toymodel.simulation.observe import Measures, inside, measured, record
 from toymodel.simulation.problem import Problem, problem_of_start
 from toymodel.simulation.state import Reduced
 
-METHODS = ("rosenbrock", "diffrax", "LSODA", "Radau")
 CHUNK = 8192  # runs whose losses at all times are in memory together when only measures are wanted
 
 
+@checked
 def flow(
     model: Model,
     start: xr.Dataset,
-    t: float,
+    t: LearningRate,
     *,
     times: Any = None,
-    rtol: float = 1e-9,
-    atol: float = 1e-12,
-    method: str = "rosenbrock",
+    rtol: Tolerance = 1e-9,
+    atol: Tolerance = 1e-12,
+    method: Literal["rosenbrock", "diffrax", "LSODA", "Radau"] = "rosenbrock",
     events: Mapping[str, Event] | None = None,
-    max_steps: int = 100_000,
+    max_steps: Steps = 100_000,
     observe: Measures | None = None,
     interventions: Any = (),
-    weights: dict[str, Any] | None = None,
+    weights: Mapping[str, Any] | None = None,
     progress: bool | None = None,
     **parameters: Any,
 ) -> xr.Dataset:
@@ -75,10 +75,10 @@ def flow(
     >>> runs.residual.values.ravel().round(6).tolist()  # exp(-t)
     [1.0, 0.367879, 0.135335]
     """
-    t, when = number("t", t, POSITIVE), _times(t, times)
-    options = _options(method, rtol, atol, max_steps, events)
-    if observe is not None and not isinstance(observe, Measures):
-        raise ValueError(f"observe must be Measures(), or None for a record, got {observe!r}")
+    t, when = float(t), _times(float(t), times)
+    happening = _happening(method, events)
+    options: dict[str, Any] = {"rtol": float(rtol), "atol": float(atol), "method": method}
+    options |= {"events": happening, "max_steps": int(max_steps)}
     problem = problem_of_start(model, start, interventions, weights, parameters)
     problem.check_end(t, 0 if observe else len(when))
     stages = len(list(problem.stages(t)))
@@ -105,21 +105,15 @@ def _times(t: float, times: Any) -> Float[np.ndarray, " time"]:
     return when
 
 
-def _options(method: Any, rtol: Any, atol: Any, max_steps: Any, events: Any) -> dict[str, Any]:
-    """What an integrator is told, checked."""
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}, got {method!r}")
+def _happening(method: str, events: Any) -> dict[str, Event]:
+    """The events, once they are functions, and the method locates them."""
     happening = mapping("events", events)
     if happening and method not in ("LSODA", "Radau"):
         raise ValueError("events are located by scipy: use method='LSODA' or 'Radau'")
     for name, event in happening.items():
         if not callable(event):
             raise ValueError(f"events: {name!r} must be a function of the quantities of a run, got {event!r}")
-    found = {"rtol": number("rtol", rtol, POSITIVE), "atol": number("atol", atol, POSITIVE)}
-    for name, value in found.items():
-        if value >= 1:
-            raise ValueError(f"{name} must be within 0..1, got {value:g}")
-    return {**found, "method": method, "events": happening, "max_steps": whole("max_steps", max_steps)}
+    return happening
 
 
 def _integrate(work: Integration) -> Ended:

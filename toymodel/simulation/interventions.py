@@ -245,12 +245,7 @@ class Change(Intervention):
     def __init__(
         self, *, at: float = 0.0, until: float = math.inf, loss: Callable[..., Any] | None = None, **parameters: Any
     ):
-        if (
-            loss is not None
-            and not isinstance(loss, str)
-            and not inspect.isroutine(loss)
-            and not isinstance(loss, partial)
-        ):
+        if not (loss is None or isinstance(loss, (str, partial)) or inspect.isroutine(loss)):
             raise ValueError(f"Change: loss must be a function of the mechanisms and costs, or text, got {shown(loss)}")
         object.__setattr__(self, "loss", loss)
         object.__setattr__(self, "_values", {p: as_labelled(p, value) for p, value in parameters.items()})
