@@ -135,7 +135,8 @@ def followed(system: System, y: Any, p: Any, steps: Steps) -> Any:
 @followed.defjvp
 def _followed_jvp(system: System, primals: Any, tangents: Any) -> tuple[Any, Any]:
     """Solves dy_0 = d, dy_(i+1) - A_i dy_i - B_i dp = 0 for all steps, or the transposed equations."""
-    t, y, p = (_once(value) for value in (primals[2].t, primals[2].y, primals[1]))
+    begin, p = _once(primals[0]), _once(primals[1])
+    t, y = primals[2].t, primals[2].y.at[0].set(begin)
     count = primals[2].count
 
     def parts(b: Any) -> tuple[Any, Any]:
