@@ -1,6 +1,5 @@
 """Gradient flow: closed forms, all entries, all integrators, what it conserves, events, long horizons, errors."""
 
-import inspect
 import os
 import signal
 import subprocess
@@ -26,7 +25,7 @@ from toymodel.simulation.tensors import tensor_loss
 
 pytestmark = pytest.mark.slow
 
-flow = inspect.unwrap(tm.flow)  # without the check of types that users have not
+flow = tm.flow
 METHODS = ("rosenbrock", "diffrax", "LSODA", "Radau")
 LOSSES = ("loss", "loss_icl", "loss_ciwl", "cost")
 
@@ -164,7 +163,7 @@ def test_default_times_are_logarithmic():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (dict(t=[1, 2]), r"t must be one number, got \[1, 2\]"),
+        (dict(t=[1, 2]), r"t must be a number > 0, got \[1, 2\]"),
         (dict(t="1"), "t must be a number > 0, got '1'"),
         (dict(times=[float("nan")]), "times must be >= 0 and finite, got nan"),
         (dict(times=["a"]), "times must be a number >= 0"),
@@ -181,13 +180,13 @@ def test_default_times_are_logarithmic():
         (dict(method="LSODA", events={"x": lambda q: q["loss"] < 0}), "events: 'x' must return a number .*, got False"),
         (dict(method="LSODA", events={"x": 3}), "events: 'x' must be a function of the quantities of a run, got 3"),
         (dict(method="LSODA", events=[len]), "events must be a mapping"),
-        (dict(observe="measures"), r"observe must be Measures\(\), or None for a record, got 'measures'"),
-        (dict(t=0), "t must be > 0 and finite, got 0"),
-        (dict(t=float("inf")), "t must be > 0 and finite, got inf"),
+        (dict(observe="measures"), r"observe must be a Measures or None, got 'measures'"),
+        (dict(t=0), "t must be > 0 and at most .*, got 0"),
+        (dict(t=float("inf")), "t must be > 0 and at most .*, got inf"),
         (dict(method="euler"), "method must be one of 'rosenbrock', 'diffrax', 'LSODA', 'Radau', got 'euler'"),
         (dict(events={"x": len}), "events are located by scipy: use method='LSODA' or 'Radau'"),
-        (dict(rtol=0), "rtol must be > 0 and finite, got 0"),
-        (dict(atol=2), "atol must be within 0..1, got 2"),
+        (dict(rtol=0), "rtol must be within 0..1, without the ends, got 0"),
+        (dict(atol=2), "atol must be within 0..1, without the ends, got 2"),
         (dict(times=[1.0, 0.5]), "times must be an increasing list within 0..t=5"),
         (dict(times=[6.0]), "times must be an increasing list within 0..t=5"),
         (dict(times=[]), "times is empty; give at least one number"),

@@ -62,7 +62,8 @@ def _checked(function: Any, name: str) -> Any:
     def called(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
-    called.__dict__ = {"__wrapped__": function}  # without the marks of a check that tests have put on it already
+    written = inspect.unwrap(function)  # without a check that tests have put on it already, and without its marks
+    called.__dict__, called.__annotations__ = {"__wrapped__": written}, written.__annotations__
     guarded = beartype(conf=_CONF)(called)
 
     @wraps(function)

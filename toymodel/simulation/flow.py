@@ -39,7 +39,7 @@ def flow(
     rtol: Tolerance = 1e-9,
     atol: Tolerance = 1e-12,
     method: Literal["rosenbrock", "diffrax", "LSODA", "Radau"] = "rosenbrock",
-    events: Mapping[str, Event] | None = None,
+    events: Mapping[str, Any] | None = None,
     max_steps: Steps = 100_000,
     observe: Measures | None = None,
     interventions: Any = (),
