@@ -43,6 +43,7 @@ from toymodel.network.tap import FORBIDDEN, Edit, Network, forbid, run, weight_n
 EVALUATORS = ("train", "icl", "flip", "ciwl", "pure_iwl")
 MEASURES = ("loss", "accuracy", "accuracy_in_context")
 CUTS = tuple(sorted(FORBIDDEN))  # own, previous
+OF_CUTS = ("icl", "flip", "ciwl")  # the evaluators of accuracy_cut, which takes half of their sequences
 
 
 def evaluate(
@@ -72,11 +73,14 @@ def evaluate(
         heads["previous_token"], heads["own_token"] = label_tokens(seen["layer1.attention"][icl])
         heads["match"] = matched(network, drawn[icl], edits, last)
 
-        def without(cut: str) -> Array:
-            logits = jax.lax.map(lambda one: run_batch(network, one, (*edits, forbid("layer1.score", cut)))[0], stacked)
-            return jax.vmap(measure)(logits, stacked)["accuracy_in_context"]
+        half = jax.tree.map(lambda each: each[: batch // 2 + 1], [drawn[EVALUATORS.index(name)] for name in OF_CUTS])
+        some = jax.tree.map(lambda *each: jnp.stack(each), *half)
 
-        heads["accuracy_cut"] = jnp.stack([without(cut) for cut in CUTS], axis=1)  # [evaluators, cuts]
+        def without(cut: str) -> Array:
+            logits = jax.lax.map(lambda one: run_batch(network, one, (*edits, forbid("layer1.score", cut)))[0], some)
+            return jax.vmap(measure)(logits, some)["accuracy_in_context"]
+
+        heads["accuracy_cut"] = jnp.stack([without(cut) for cut in CUTS], axis=1)  # [evaluators of cuts, cuts]
     if hasattr(network, "copied"):
         heads["copy"] = copy_strength(network.copied(256))  # pyright: ignore
     norms = jnp.stack([jnp.linalg.norm(weight.ravel()) for weight in jax.tree.leaves(network)])

@@ -144,11 +144,11 @@ BARRIER = replace(  # the barrier that ICL has to pass is higher and CIWL slower
 TRANSFORMER = Experiment(
     name="transformer_full",
     network="transformer",
-    classes=GaussianClasses(classes=12_800, exemplars=20, features=64, noise=0.7, mean=1.5, spectrum=1.0),
-    rule=Rule(Sequences(), rate=1e-4, batch=32, evaluation_batch=384),
-    steps=80_000,
+    classes=GaussianClasses(classes=12_800, exemplars=20, features=64, noise=0.8, mean=1.5, spectrum=1.0),
+    rule=Rule(Sequences(), rate=1e-4, batch=32, evaluation_batch=256),
+    steps=48_000,
     every=1000,
-    keep=tuple(range(0, 80_001, 8000)),
+    keep=tuple(range(0, 48_001, 4000)),
 )
 TAKEN = (4000, 8000, 12_000, 16_000, 24_000, 48_000)  # steps of CIWL-only runs that others start from
 RATES = (2e-4, 5e-5, 2.5e-5)  # beside that of TRANSFORMER
@@ -169,12 +169,12 @@ def of_transformer() -> list[Experiment]:
 
     def rated(name: str, rate: float, kind: str, steps: int) -> Experiment:
         slower = round(steps * rule.rate / rate / 1000) * 1000
-        at = full.on(f"{name}_{rate:g}", kind, steps=slower, every=slower // 80, seeds=3)
+        at = full.on(f"{name}_{rate:g}", kind, steps=slower, every=slower // 64, seeds=3)
         return replace(at, rule=replace(at.rule, rate=rate))
 
     return [
         full,
-        full.on("icl_only", "icl", steps=160_000),
+        full.on("icl_only", "icl"),
         full.on("icl_given_end", "icl", steps=40_000, every=500, held=end),
         full.on("matched", matched=True, steps=40_000, **THREE),
         full.on("icl_blocked", forbidden=("previous",), **THREE),
@@ -186,12 +186,12 @@ def of_transformer() -> list[Experiment]:
         full.on("exemplars_5", **classes(exemplars=5)),
         full.on("mlp", **options(mlp=4)),
         ciwl,
-        *(full.on(f"icl_given_{t}", "icl", steps=80_000, held=Weights(ciwl.name, t, half), **THREE) for t in TAKEN),
+        *(full.on(f"icl_given_{t}", "icl", steps=48_000, held=Weights(ciwl.name, t, half), **THREE) for t in TAKEN),
         *(full.on(f"full_from_{t}", start=Weights(ciwl.name, t), **THREE) for t in TAKEN),
         *(full.on(f"full_from_{t}_memory", start=Weights(ciwl.name, t, memory=True), **THREE) for t in TAKEN),
-        *(rated("full_rate", rate, "full", 20_000) for rate in RATES),
-        *(rated("icl_only_rate", rate, "icl", 80_000) for rate in RATES),
-        *(full.on(f"noise_{noise}", **classes(noise=noise)) for noise in (0.6, 0.8)),
+        *(rated("full_rate", rate, "full", 24_000) for rate in RATES),
+        *(rated("icl_only_rate", rate, "icl", 64_000) for rate in RATES),
+        *(full.on(f"noise_{noise}", **classes(noise=noise)) for noise in (0.7, 0.75)),
         full.on("heads_ablated", ablated=("layer1.heads:1,4,7",), **THREE),
         full.on("full_given_layer1_end", held=Weights(full.name, full.steps, ("weights.layer1.*",)), **THREE),
         full.on("full_given_layer2_end", held=Weights(full.name, full.steps, ("weights.layer2.*",)), **THREE),

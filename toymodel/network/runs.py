@@ -1,7 +1,8 @@
 """Running experiments: resumed after a stop, cached by the hash of what made them, kept as one NetCDF file each.
 
     networks/NAME.nc                      the curves; `made_of` is the hash of the experiment and of those it needs
-    build/networks/HASH/latest_SEEDS.eqx  everything that training needs to go on to the same numbers
+    build/networks/HASH/latest_SEEDS.eqx  everything that training needs to go on to the same numbers, and
+    build/networks/HASH/latest_SEEDS.npz  the curves so far
     build/networks/HASH/SEED/STEP.eqx     the states at the steps that others start from
 
 Every seed is trained on its own: on a CPU one after another, each on a core of its own, since then all of a seed stays
@@ -34,7 +35,7 @@ import xarray as xr
 
 from toymodel.network.data import Classes
 from toymodel.network.disentangled import Disentangled
-from toymodel.network.evaluators import CUTS, EVALUATORS, MEASURES, evaluate_seeds, weight_names
+from toymodel.network.evaluators import CUTS, EVALUATORS, MEASURES, OF_CUTS, evaluate_seeds, weight_names
 from toymodel.network.experiments import SECOND_HALF, Experiment, Weights, all_experiments
 from toymodel.network.tap import Edit, Network, ablate, forbid, graft
 from toymodel.network.training import State, begin, load, save, train_seeds
@@ -69,8 +70,9 @@ class Runs:
         return self.known[name]
 
     def made_of(self, experiment: Experiment) -> str:
-        """The hash of an experiment, whatever the number of its seeds, and of all that it needs."""
-        parts = [str(VERSION), repr(replace(experiment, seeds=1))]
+        """The hash of an experiment and of all that it needs: the same for more seeds, more steps and more kept ones,
+        so that a training may be continued."""
+        parts = [str(VERSION), repr(replace(experiment, seeds=1, steps=experiment.every, keep=()))]
         parts += [self.made_of(self.named(w.source)) for w in experiment.sources()]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -81,7 +83,7 @@ class Runs:
             return ()
         try:
             with xr.open_dataset(path, engine="h5netcdf") as kept:
-                same = kept.attrs.get("made_of") == self.made_of(experiment)
+                same = kept.attrs.get("made_of") == self.made_of(experiment) and kept.step[-1] == experiment.steps
                 return tuple(kept.seed.values.tolist()) if same else ()
         except OSError:
             return ()  # damaged
@@ -148,10 +150,11 @@ class Runs:
             curves = self.train(experiment, seeds, again, progress)
         with self.locks[experiment.name]:
             if others := [seed for seed in self.there(experiment) if seed not in seeds]:
-                curves = xr.concat(
-                    [self.read(experiment.name).sel(seed=others), curves], "seed", combine_attrs="drop_conflicts"
+                before = self.read(experiment.name).sel(seed=others)
+                both = xr.concat(
+                    [before, curves], "seed", combine_attrs="drop_conflicts", join="exact", data_vars="minimal"
                 )
-                curves = curves.sortby("seed")
+                curves = both.sortby("seed").assign_attrs(curves.attrs)
             path = self.folder / f"{experiment.name}.nc"
             packed = {name: {"zlib": True, "complevel": 9} for name in curves.data_vars}
             curves.to_netcdf(path.with_suffix(".partial"), engine="h5netcdf", encoding=packed)
@@ -173,18 +176,20 @@ class Runs:
                 states = eqx.tree_at(lambda s: s.memory, states, given.memory)
         advance = partial(train_seeds, edits=edits, exemplars=exemplars, keys=keys, rule=experiment.rule)
 
+        made_by = origin()  # the code that begins, if it is edited meanwhile
         states, row = advance(states, steps=0)
         points = experiment.steps // experiment.every + 1
         rows = {name: np.full((points, *value.shape), np.nan, np.float32) for name, value in row.items()}
-        kept = {"states": states, "rows": rows, "done": np.array(0)}
-        latest = folder / f"latest_{'_'.join(map(str, seeds))}.eqx"
+        latest, done = folder / f"latest_{'_'.join(map(str, seeds))}.eqx", 0
         if latest.exists() and not again:
-            found = load(latest, kept)
-            at = (int(found["done"]) - 1) * experiment.every
+            found, before = load(latest, (states, np.array(0)))
+            at = (int(before) - 1) * experiment.every
             needed = [folder / str(seed) / f"{step}.eqx" for seed in seeds for step in experiment.keep if step <= at]
             if all(path.exists() for path in needed):
-                kept = found
-        states, rows, done = kept["states"], kept["rows"], int(kept["done"])
+                states, done = found, min(int(before), points)
+                with np.load(latest.with_suffix(".npz")) as file:
+                    for name, row_of in rows.items():
+                        row_of[:done] = file[name][:done]
         written = time.monotonic()
         with progress_bar(experiment.steps, f"{experiment.name} {seeds}", progress) as bar:
             bar.update(max(done - 1, 0) * experiment.every)
@@ -200,11 +205,12 @@ class Runs:
                         save(folder / str(seed) / f"{step}.eqx", jax.tree.map(itemgetter(place), states))
                 now = time.monotonic()
                 if now - written > SAVE_SECONDS or point == points - 1 or self.stop.is_set():
-                    save(latest, {"states": states, "rows": rows, "done": np.array(point + 1)})
+                    keep_rows(latest.with_suffix(".npz"), rows)  # before the states, which say how many of them count
+                    save(latest, (states, np.array(point + 1)))
                     written = now
                 if self.stop.is_set():
                     raise KeyboardInterrupt
-        curves = as_dataset(experiment, seeds, rows).assign_attrs(made_of=self.made_of(experiment), **origin())
+        curves = as_dataset(experiment, seeds, rows).assign_attrs(made_of=self.made_of(experiment), **made_by)
         if len(experiment.keep) > 1:
             curves = curves.merge(self.swapped(experiment, seeds, exemplars, keys))
         return curves
@@ -282,7 +288,7 @@ class Runs:
             curves = xr.load_dataset(path, engine="h5netcdf")
         except OSError as error:
             raise ValueError(f"{path} is damaged ({error}); `toymodel train {name}` makes it anew") from None
-        if curves.attrs.get("made_of") != self.made_of(experiment):
+        if curves.attrs.get("made_of") != self.made_of(experiment) or curves.step[-1] != experiment.steps:
             raise ValueError(f"{path} was made by another declaration of {name}; `toymodel train {name}` makes it anew")
         return curves
 
@@ -295,6 +301,13 @@ def _writable(folder: Path) -> None:
             raise PermissionError("no permission")
     except OSError as error:
         raise OSError(f"cannot write to the folder {folder}: {error.strerror or error}") from None
+
+
+def keep_rows(path: Path, rows: dict[str, np.ndarray]) -> None:
+    """Write the curves so far, under a temporary name that is then changed."""
+    with path.with_suffix(".partial").open("wb") as file:
+        np.savez(file, **rows)  # pyright: ignore
+    os.replace(path.with_suffix(".partial"), path)
 
 
 def groups(seeds: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -326,12 +339,13 @@ def _draws(
 def as_dataset(experiment: Experiment, seeds: tuple[int, ...], rows: dict[str, np.ndarray]) -> xr.Dataset:
     """Rows [point, seed, ...] as a labelled record."""
     own = {name: ("evaluator",) for name in MEASURES} | {"weight_norm": ("weight",), "match": (), "copy": ()}
-    own |= {"accuracy_cut": ("evaluator", "cut")}
+    own |= {"accuracy_cut": ("of_cut", "cut")}
     dims = {name: ("step", "seed", *own.get(name, (f"head_{name}",))) for name in rows}
     coordinates = {
         "step": np.arange(len(rows["loss"])) * experiment.every,
         "seed": list(seeds),
         "evaluator": list(EVALUATORS),
+        "of_cut": list(OF_CUTS),
         "cut": list(CUTS),
         "weight": weight_names(jax.eval_shape(lambda: drawn(experiment, seeds[:1])[0].network)),
     }
@@ -341,4 +355,4 @@ def as_dataset(experiment: Experiment, seeds: tuple[int, ...], rows: dict[str, n
         record[name].attrs["maximum"] = (
             f"over the labels {labels[name]}" if labels[name] != "all" else "over all labels"
         )
-    return record.assign_attrs(experiment=repr(experiment), name=experiment.name)
+    return record.assign_attrs(experiment=repr(replace(experiment, seeds=1)), name=experiment.name)
