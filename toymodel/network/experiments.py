@@ -169,7 +169,7 @@ def of_transformer() -> list[Experiment]:
 
     def rated(name: str, rate: float, kind: str, steps: int) -> Experiment:
         slower = round(steps * rule.rate / rate / 1000) * 1000
-        at = full.on(f"{name}_{rate:g}", kind, steps=slower, every=slower // 64, seeds=3)
+        at = full.on(f"{name}_{rate:g}", kind, steps=slower, every=round(500 * rule.rate / rate), seeds=3)
         return replace(at, rule=replace(at.rule, rate=rate))
 
     return [
