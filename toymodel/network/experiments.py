@@ -144,7 +144,7 @@ BARRIER = replace(  # the barrier that ICL has to pass is higher and CIWL slower
 TRANSFORMER = Experiment(
     name="transformer_full",
     network="transformer",
-    classes=GaussianClasses(classes=12_800, exemplars=20, features=64, noise=0.8, mean=1.5, spectrum=1.0),
+    classes=GaussianClasses(classes=12_800, exemplars=20, features=64, noise=0.75, mean=1.5, spectrum=1.0),
     rule=Rule(Sequences(), rate=1e-4, batch=32, evaluation_batch=256),
     steps=48_000,
     every=1000,
@@ -191,7 +191,7 @@ def of_transformer() -> list[Experiment]:
         *(full.on(f"full_from_{t}_memory", start=Weights(ciwl.name, t, memory=True), **THREE) for t in TAKEN),
         *(rated("full_rate", rate, "full", 24_000) for rate in RATES),
         *(rated("icl_only_rate", rate, "icl", 64_000) for rate in RATES),
-        *(full.on(f"noise_{noise}", **classes(noise=noise)) for noise in (0.7, 0.75)),
+        *(full.on(f"noise_{noise}", **classes(noise=noise)) for noise in (0.7, 0.8)),
         full.on("heads_ablated", ablated=("layer1.heads:1,4,7",), **THREE),
         full.on("full_given_layer1_end", held=Weights(full.name, full.steps, ("weights.layer1.*",)), **THREE),
         full.on("full_given_layer2_end", held=Weights(full.name, full.steps, ("weights.layer2.*",)), **THREE),
