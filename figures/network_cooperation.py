@@ -26,7 +26,7 @@ PAPER = {"icl_only": "icl_only from scratch", "given": "icl_only, second half of
 def main() -> None:
     uses_paper()
     fig, (paper, *axes) = plotting.new(1, 4, 7.4, 2.7)
-    unit = float(landmarks(paper_curves("main")).emergence)
+    unit = landmarks(paper_curves("main")).emergence.item()
     for kind, condition in PAPER.items():
         loss = paper_curve(condition, "loss_train")
         paper.plot(loss.step / unit, loss, color=plotting.COLOURS[KINDS[kind][0]], ls="--", lw=1)

@@ -1,16 +1,26 @@
 """What the parts of the networks do while ICL comes and goes, beside the vectors of the model.
 
-Drawn from the curves in networks/, which `make networks` trains.
+Drawn from the curves in networks/, which `make networks` trains; crosses are numbers of the paper (networks/paper/).
 """
+
+from shared.networks import at
 
 import toymodel as tm
 from toymodel import plotting
-from toymodel.network.curves import band, curves, landmarks, spread
+from toymodel.network.curves import band, crossing, curves, landmarks, spread, uses_paper
+from toymodel.network.paper import BATCH, paper_number
 
 NAMES = {"a": "attention to previous (a)", "b": "|W| (b)", "c": "g (c)", "d": "change of |M| (d)"}
+PREVIOUS = {3.7: "at 3.7 M", 8.5: "at 8.5 M", 20.0: "at 20 M"}  # million sequences
+CUT = {
+    ("icl", "previous"): ("icl", "icl, not to the exemplar before"),
+    ("flip", "previous"): ("loss", "flip, the same"),
+}
+CUT |= {("ciwl", "previous"): ("ciwl", "ciwl, the same"), ("ciwl", "own"): ("other", "ciwl, not to themselves")}
 
 
 def main() -> None:
+    uses_paper()
     model = tm.coopetition(alpha=0.1, mu_icl=0.1)
     toy = tm.descend(model, tm.paper_start(model, seeds=7), 16_000, every=5)
     small, large = curves("disentangled_full"), curves("transformer_full")
@@ -19,57 +29,62 @@ def main() -> None:
         parts[x] = small.weight_norm.sel(weight=f"weights.{weight}", drop=True)
     parts["d"] = parts["d"] - parts["d"].isel(step=0)  # random at the start
     scaled = {x: part / part.max("step") for x, part in parts.items()}
-    previous, average = (getattr(large.previous_token, of)("head_previous_token") for of in ("max", "mean"))
-    induction, lookup = large.induction.max("head_induction"), large.lookup.max("head_lookup")
-    early, late = large.induction.max("step"), large.lookup.isel(step=-1, drop=True)
-    early, late = (of.rename({str(of.dims[-1]): "head"}) for of in (early, late))
-    serve = [(of > of.max("head") / 2).sum("head") for of in (early, late)]
-    there = large.step > landmarks(large).emergence
-    kept = previous.isel(step=-1) / previous.where(there).max("step")
-    layers = {
-        i: (large.weight_norm.where(large.weight.str.contains(f"layer{i}")) ** 2).sum("weight") ** 0.5 for i in "12"
-    }
-    grown = {i: norm / norm.isel(step=0) for i, norm in layers.items()}
-    assert (scaled["a"].max("step") > 1.5 * scaled["a"].isel(step=-1)).all()
-    assert float(scaled["d"].mean("seed").sel(step=1500)) < 0.1 < 0.6 < float(scaled["b"].mean("seed").sel(step=1500))
-    assert (induction.max("step") > 1.5 * induction.isel(step=-1)).all() and (kept > 0.6).all()
-    assert (serve[1] == late.sizes["head"]).all() and (serve[0] >= 4).all()
-
+    marks, steps = landmarks(large), large.step / float(landmarks(large).emergence.median())
+    learned = large.isel(step=slice(3, None))  # at the start label tokens look at few tokens, so at all of them a lot
+    best = learned.previous_token.max("step").argmax("head_previous_token")
+    previous = large.previous_token.isel(head_previous_token=best)
+    own = large.own_token.max("head_own_token")
+    copy = (large["copy"] - large["copy"].isel(step=0)) / (large["copy"].max("step") - large["copy"].isel(step=0))
     fig, ((a, b, c), (d, e, f)) = plotting.new(2, 3, 7.4, 4.6)
     for x, name in NAMES.items():
         share = toy.overlap.sel(vector=x) / toy.target_norm.sel(vector=x)
         a.plot(toy.time / 1000, share, color=plotting.VECTORS[x], label=x)
         band(b, scaled[x], small.step / 1000, plotting.VECTORS[x], label=name)
-    band(c, previous, large.step / 1000, "icl", label="best head")
-    band(c, average, large.step / 1000, "light", label="mean of 8 heads")
-    band(d, induction, large.step / 1000, "icl", label="induction")
-    band(d, lookup, large.step / 1000, "ciwl", label="lookup")
-    for seed, marker in zip(early.seed, "osd^v", strict=True):
-        e.plot(early.sel(seed=seed), late.sel(seed=seed), marker, ms=3, color="k", alpha=0.6, label=f"seed {int(seed)}")
-    for i, colour in (("1", "other"), ("2", "shared")):
-        band(f, grown[i], large.step / 1000, colour, label=f"layer {i}")
-    a.set(title="minimal model, seed 7", ylabel="overlap / target norm")
-    b.set(title="disentangled network", ylabel="size / largest size")
-    c.set(title="transformer, layer 1", ylabel="attention to previous token", ylim=(0, 1))
-    d.set(title="transformer, layer 2", ylabel="strength of the best head", ylim=(-0.02, 0.6))
-    e.set(title="transformer, heads of layer 2", ylabel="lookup at the end", xlim=(0, 0.6), ylim=(0, 0.6))
-    f.set(title="transformer, weights", ylabel="norm / norm at the start")
-    for axes in (a, b, c, d, e, f):
-        axes.set_xlabel("highest induction" if axes is e else "steps (thousands)")
-        axes.legend(fontsize=6)
+    band(c, previous, steps, "icl", label="best head, to previous")
+    band(c, own, steps, "light", label="another, to themselves")
+    for millions, when in PREVIOUS.items():
+        size = paper_number(f"previous-token attention of the best head {when}")
+        c.plot(millions / paper_number("flip up through 0.5"), size, "kx", ms=5)
+    band(d, large.induction.mean("head_induction"), steps, "icl", label="induction")
+    band(d, large.lookup.mean("head_lookup"), steps, "ciwl", label="lookup")
+    for measure, colour, label in (
+        (copy, "shared", "copy"),
+        (large.match, "light", "match"),
+        (previous, "icl", "previous"),
+    ):
+        band(e, measure / measure.isel(step=slice(3, None)).max("step"), steps, colour, label=label)
+    for (evaluator, cut), (colour, label) in CUT.items():
+        band(f, large.accuracy_cut.sel(of_cut=evaluator, cut=cut), steps, colour, label=label)
+    for ax, title in ((a, "minimal model, seed 7"), (b, "disentangled network"), (c, "layer 1: attention")):
+        ax.set(title=title, xlabel="steps (thousands)")
+    for ax, title in (
+        (d, "layer 2: preference, mean head"),
+        (e, "share of the largest"),
+        (f, "accuracy without attention"),
+    ):
+        ax.set(title=title, xlabel="time / emergence of ICL")
+    c.set(xlabel="time / emergence of ICL", ylim=(0, 1))
+    for ax in (a, b, c, d, e, f):
+        ax.legend(fontsize=5.5)
     plotting.panel_letters((a, b, c, d, e, f))
-    end = {x: float(scaled[x].isel(step=-1).mean()) for x in scaled}
-    caption = f"""Parts of the networks beside the vectors of the model. (a) Model: a rises with b and c and falls
-    as d is learned. (b) Disentangled network (20 seeds): attention to the previous token (a) rises and falls to
-    {end["a"]:.2f} of its highest; W and the copy strength g (b, c) go on growing, since CIWL needs them too; the
-    label codes M (d) move last. (c) Transformer (5 seeds), layer 1: attention of label tokens to the exemplar before
-    them. It does not rise and fall with ICL: the best head keeps {spread(kept)} of what it had while ICL was there.
-    (d, e) Layer 2: how much more a head attends to the right label than to the other, on icl sequences (induction)
-    and on ciwl sequences (lookup). Induction falls as lookup rises, and it is the same heads that change over: at
-    the end all {late.sizes["head"]} of them, in every seed, reach half of the strongest lookup, among them the
-    {int(serve[0].min())} to {int(serve[0].max())} that carried induction; how strong a head's induction was says
-    little about its lookup (e). (f) Norm of all weights of a layer: both go on growing. So this transformer does not
-    lose ICL in the attention of its first layer, as the paper's does, but in what its second layer reads."""
+    half = {n: crossing(m / m.max("step"), 0.5) / marks.emergence for n, m in (("copy", copy), ("match", large.match))}
+    half["previous"] = crossing((previous / previous.max("step")).isel(step=slice(3, None)), 0.5) / marks.emergence
+    kept, ends = (
+        previous.isel(step=-1) / previous.isel(step=slice(3, None)).max("step"),
+        at(large, "flip").isel(step=-1),
+    )
+    assert (scaled["a"].max("step") > 1.5 * scaled["a"].isel(step=-1)).all() and BATCH == 32
+    assert (large.induction.mean("head_induction").max("step") > 0.1).all()
+    order = "; ".join(f"{name} {spread(when)}" for name, when in half.items())
+    caption = f"""Parts of the networks beside the vectors of the model. (a) Model. (b) Disentangled network. (c to
+    f) Transformer, {large.seed.size} seeds (mean, lowest and highest); the start is left out where shares are
+    formed. (c) Attention of label tokens in layer 1: the head that looks most at the exemplar before them, which at
+    the end keeps {spread(kept)} of its highest, while flip is down to {spread(ends)}; crosses, the paper's best
+    head. (d) How much more the query looks at the right label than at the other, on icl sequences (induction) and
+    on ciwl sequences (lookup). (e) Progress measures: copy (what attention to a label adds to its own logit), match
+    (induction where layer 1 looks one token back), previous-token attention; half of their largest is reached at,
+    over the emergence of ICL: {order}. (f) Accuracy where in layer 1 label tokens may not look at the exemplar
+    before them, or not at themselves."""
     plotting.finish(__file__, fig, caption)
 
 

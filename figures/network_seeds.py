@@ -1,6 +1,6 @@
 """Strength and lifetime of ICL, seed by seed: the paper's six, ours, and what noise and rate do to both.
 
-Drawn from the curves in networks/, which `make networks` trains, from those read off the paper (networks/paper/), and from
+Drawn from the curves in networks/, which `make networks` trains, those read off the paper (networks/paper/), and
 the log of the search for the setting (networks/search.csv).
 """
 

@@ -19,7 +19,7 @@ def main() -> None:
     marks = {name: landmarks(of) for name, of in ours.items()}
     unit = {name: float(of.emergence.median()) for name, of in marks.items()}
     paper, same = paper_curves("main"), paper_curve("matched exemplars", "accuracy_flip")
-    paper_unit, six = float(landmarks(paper).emergence), landmarks(paper_curves(*SEEDS))
+    paper_unit, six = landmarks(paper).emergence.item(), landmarks(paper_curves(*SEEDS))
     fig, axes = plotting.new(2, 3, 7.4, 4.6)
     for ax, (evaluator, label) in zip(axes[0], PANELS.items(), strict=True):
         for name, (title, colour) in SYSTEMS.items():

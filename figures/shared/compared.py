@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 import toymodel as tm
-from toymodel.network.curves import bump, crossing, curves, curves_there, landmarks, uses_paper
+from toymodel.network.curves import bump, crossing, curves, curves_there, landmarks, last, uses_paper
 from toymodel.network.experiments import TAKEN as OF_TRANSFORMER
 from toymodel.network.paper import SEEDS, paper_curve, paper_curves, paper_number
 
@@ -75,7 +75,7 @@ def of_paper() -> dict[str, xr.DataArray]:
     uses_paper()
     marks = landmarks(paper_curves(*SEEDS))
     main = paper_curves("main")
-    scale = float(landmarks(main).emergence)
+    scale = landmarks(main).emergence.item()
     found = {name: main.accuracy_in_context.sel(evaluator=name, drop=True) for name in ("icl", "flip", "ciwl")}
     found["matched"] = paper_curves("matched exemplars").accuracy_in_context.sel(evaluator="flip", drop=True)
     found = {name: 2 * of.assign_coords(step=of.step / scale) - 1 for name, of in found.items()}
@@ -162,9 +162,7 @@ def column(found: dict[str, xr.DataArray]) -> dict[str, str]:
         "highest flip": said(found["peak"]) if "peak" in found else "",
         "end of ICL / its emergence": said(found["lifetime"]),
         "bump: loss of CIWL / its lowest before": said(found["bump"]),
-        "matched exemplars: ICL at the end": said(found["matched"].ffill("step").isel(step=-1, drop=True))
-        if "matched" in found
-        else NOT_RUN,
+        "matched exemplars: ICL at the end": said(last(found["matched"])) if "matched" in found else NOT_RUN,
         "ICL-only data / full data": ratio("data"),
         "... with the second half of a finished run": ratio("given"),
         "... of CIWL-only, works": window,

@@ -69,6 +69,12 @@ def crossing(values: xr.DataArray, level: float, rising: bool = True) -> xr.Data
     return (step - (1 - share) * width).where(passes).min("step")
 
 
+def last(values: xr.DataArray) -> xr.DataArray:
+    """The last known value of each curve."""
+    at = values.step.where(values.notnull()).max("step")
+    return values.sel(step=at).drop_vars("step")
+
+
 def landmarks(of: xr.Dataset) -> xr.Dataset:
     """By seed, from the evaluator flip, where its highest value is above CLEAR (else NaN):
 
@@ -84,9 +90,8 @@ def landmarks(of: xr.Dataset) -> xr.Dataset:
     emergence = crossing(flip.where(flip.step >= below), 0.5).fillna(flip.step[0]).where(flip.max("step") > CLEAR)
     after = flip.where(flip.step >= top)
     gone = crossing(after, 0.5, rising=False).where(flip.max("step") > CLEAR)
-    ends = flip.ffill("step").isel(step=-1, drop=True)
     found = {"emergence": emergence, "gone": gone, "ratio": gone / emergence, "peak_at": top}
-    return xr.Dataset(found | {"peak": flip.max("step"), "end": ends})
+    return xr.Dataset(found | {"peak": flip.max("step"), "end": last(flip)})
 
 
 def learned_at(of: xr.Dataset, evaluator: str = "icl", level: float = 0.75) -> xr.DataArray:
