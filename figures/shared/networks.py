@@ -39,3 +39,11 @@ def searched(path: str = "networks/search.csv") -> xr.Dataset:
         setting = {name: float(own[name][0]) for name in ("noise", "mean", "spectrum", "rate")}
         found.append(marks.drop_vars("step", errors="ignore").assign(setting).expand_dims(run=[str(run)]))
     return xr.concat(found, "run")
+
+
+def best_previous(of: xr.Dataset) -> xr.DataArray:
+    """Attention of label tokens to the exemplar before them, in the head where it is highest; without the first
+    sixteenth of the training, in which attention is spread over the few tokens that there are, and so high."""
+    later = of.previous_token.where(of.step > of.step[-1] / 16)
+    best = later.max("step").argmax("head_previous_token")
+    return later.isel(head_previous_token=best)
