@@ -42,13 +42,13 @@ def main() -> None:
     plotting.panel_letters(axes.flat)
     columns = [of_paper_column(found["paper"])] + [column(of) for kind, of in found.items() if kind != "paper"]
     assert 1.8 < float(found["paper"]["lifetime"].median()) < 2.8 and (found["disentangled"]["peak"] > 0.8).all()
-    caption = """The paper's experiments on its own networks (curves read off its figures), the published model (seed 7;
-    12 seeds in the table), the disentangled network and our transformer. Learned: 2 x accuracy - 1 among the labels in
-    context in networks, 1 - loss / unlearned loss in the model, 1 - loss / ln 2 for the paper's ICL-only data. (a to d)
-    Full data, and matched exemplars. (e to h) ICL-only data from scratch, and with the second half held at that of the
-    end of training on full data. In the table: median (lowest to highest) over seeds; times are over the emergence of ICL on
-    full data; "> x" counts the seeds in which it did not come by x emergences; a time of the CIWL-only run is over the
-    emergence of CIWL there (in the paper: of ICL on full data)."""
+    caption = """The paper's experiments on its own networks (curves read off its figures), the published model
+    (seed 7; 12 seeds in the table), the disentangled network and our transformer. Learned: 2 x accuracy - 1 among
+    the labels in context in networks, 1 - loss / unlearned loss in the model, 1 - loss / ln 2 for the paper's
+    ICL-only data. (a to d) Full data, and matched exemplars. (e to h) ICL-only data from scratch, and with the
+    second half held at that of the end of training on full data. In the table: median (lowest to highest) over
+    seeds; times are over the emergence of ICL on full data; "> x" counts the seeds in which it did not come by x
+    emergences; a time of the CIWL-only run is over the emergence of CIWL there (in the paper: of ICL on full data)."""
     plotting.finish(__file__, fig, caption, table([TITLES[kind] for kind in found], columns))
 
 

@@ -65,9 +65,9 @@ def main() -> None:
         ax.set_ylabel("flip, ciwl")
     plotting.panel_letters(axes.flat)
     assert peaks["mlp"] > 0.7 > 0.5 > peaks["classes_1600"]
-    caption = """Other data and networks: flip (ours blue, paper black) and ciwl (red), each seed; dashed, the paper. Time
-    over the emergence of ICL in the main run of the paper and of ours. An empty panel was not trained. Without ICL the
-    highest flip is that of chance at the start."""
+    caption = """Other data and networks: flip (ours blue, paper black) and ciwl (red), each seed; dashed, the
+    paper. Time over the emergence of ICL in the main run of the paper and of ours. An empty panel was not trained.
+    Without ICL the highest flip is that of chance at the start."""
     lines = [
         ["", "paper: highest flip", "paper: end / emergence", "ours: highest flip, by seed", "ours: end / emergence"]
     ]

@@ -1,6 +1,6 @@
 """States of a CIWL-only run, given to ICL-only data (is there a window?) and to full data (does pretraining help?).
 
-Drawn from the curves in networks/, which `make networks` trains; black crosses are numbers of the paper (networks/paper/).
+Drawn from the curves in networks/, which `make networks` trains; crosses are numbers of the paper (networks/paper/).
 """
 
 import numpy as np

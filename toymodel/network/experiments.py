@@ -175,8 +175,8 @@ def of_transformer() -> list[Experiment]:
     return [
         full,
         full.on("icl_only", "icl"),
-        full.on("icl_given_end", "icl", steps=40_000, every=500, held=end),
-        full.on("matched", matched=True, steps=40_000, **THREE),
+        full.on("icl_given_end", "icl", steps=24_000, every=500, held=end),
+        full.on("matched", matched=True, steps=24_000, **THREE),
         full.on("icl_blocked", forbidden=("previous",), **THREE),
         full.on("ciwl_blocked", forbidden=("own",), **THREE),
         full.on("one_layer", **options(layers=1)),
