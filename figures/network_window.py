@@ -27,7 +27,7 @@ def main() -> None:
     for network, (title, colour) in SYSTEMS.items():
         full, style = curves(f"{network}_full"), dict(color=plotting.COLOURS[colour], ms=3)
         scale = {"icl": float(first(at(full, "icl")).median()), "flip": float(landmarks(full).emergence.median())}
-        names = {f"{network}_{kind}_{t}": (kind, t) for kind in ("icl_given", "full_from") for t in TAKEN[network]}
+        names = {f"{network}_{kind}_{t}": (kind, t) for kind, taken in TAKEN[network].items() for t in taken}
         try:
             there = curves_there(*names)
         except FileNotFoundError:

@@ -5,10 +5,14 @@ import xarray as xr
 
 import toymodel as tm
 from toymodel.network.curves import bump, crossing, curves, curves_there, landmarks, last, uses_paper
-from toymodel.network.experiments import TAKEN as OF_TRANSFORMER
+from toymodel.network.experiments import SWITCH, WINDOW
 from toymodel.network.paper import SEEDS, paper_curve, paper_curves, paper_number
 
-TAKEN = {"disentangled": (100, 200, 400, 800, 1600, 8000), "transformer": OF_TRANSFORMER}
+SMALL = (100, 200, 400, 800, 1600, 8000)
+TAKEN = {  # the steps of CIWL-only runs whose second half is given to ICL-only data, and from which full data goes on
+    "disentangled": {"icl_given": SMALL, "full_from": SMALL},
+    "transformer": {"icl_given": WINDOW, "full_from": SWITCH},
+}
 ICL_DATA, CIWL_DATA = tm.Change(loss=lambda icl, ciwl, cost: icl), tm.Change(loss=lambda icl, ciwl, cost: ciwl)
 NOT_RUN = "not trained"
 
@@ -36,8 +40,8 @@ def of_network(network: str) -> dict[str, xr.DataArray]:
     """Accuracies among the labels in context, of steps over the emergence of ICL (of CIWL for `taken`); an experiment
     that was not trained is left out."""
     names = {"data": ("icl_only", "icl"), "given": ("icl_given_end", "icl"), "matched": ("matched", "icl")}
-    names |= {f"window_{t}": (f"icl_given_{t}", "icl") for t in TAKEN[network]}
-    names |= {f"peaks_{t}": (f"full_from_{t}", "flip") for t in TAKEN[network]}
+    names |= {f"window_{t}": (f"icl_given_{t}", "icl") for t in TAKEN[network]["icl_given"]}
+    names |= {f"peaks_{t}": (f"full_from_{t}", "flip") for t in TAKEN[network]["full_from"]}
     trained = curves(f"{network}_full")
     there = curves_there(f"{network}_full", f"{network}_ciwl_only", *(f"{network}_{of}" for of, _ in names.values()))
 
@@ -55,8 +59,9 @@ def of_network(network: str) -> dict[str, xr.DataArray]:
     found = {name: 2 * of.assign_coords(step=of.step / scale) - 1 for name, of in found.items()}
     if f"{network}_ciwl_only" in there:
         alone = float(first(accuracy(there[f"{network}_ciwl_only"], "ciwl")).mean())
-        window = {t: first(learned[f"window_{t}"]) / scale for t in TAKEN[network] if f"window_{t}" in learned}
-        peaks = {t: 2 * learned[f"peaks_{t}"].max("step") - 1 for t in TAKEN[network] if f"peaks_{t}" in learned}
+        given, goes_on = TAKEN[network].values()
+        window = {t: first(learned[f"window_{t}"]) / scale for t in given if f"window_{t}" in learned}
+        peaks = {t: 2 * learned[f"peaks_{t}"].max("step") - 1 for t in goes_on if f"peaks_{t}" in learned}
         for name, rows in (("window", window), ("peaks", peaks)):
             if rows:
                 share = xr.DataArray(np.array(list(rows)) / alone, dims="share")

@@ -146,11 +146,14 @@ TRANSFORMER = Experiment(
     network="transformer",
     classes=GaussianClasses(classes=12_800, exemplars=20, features=64, noise=0.75, mean=1.5, spectrum=1.0),
     rule=Rule(Sequences(), rate=1e-4, batch=32, evaluation_batch=256),
-    steps=48_000,
+    steps=40_000,
     every=1000,
-    keep=tuple(range(0, 48_001, 4000)),
+    keep=tuple(range(0, 40_001, 4000)),
 )
-TAKEN = (4000, 8000, 12_000, 16_000, 24_000, 48_000)  # steps of CIWL-only runs that others start from
+# steps of CIWL-only runs, which others take: their second half for ICL-only data, or all of it to go on from; in units of
+# the emergence of ICL, about 10,500 steps, they lie where the paper's do
+WINDOW = (12_000, 24_000, 32_000, 64_000, 128_000)
+SWITCH = (8000, 12_000, 16_000, 20_000, 26_000)
 RATES = (2e-4, 5e-5, 2.5e-5)  # beside that of TRANSFORMER
 THREE: dict[str, Any] = {"seeds": 3}
 
@@ -159,7 +162,7 @@ def of_transformer() -> list[Experiment]:
     """The experiments around the paper's network, the most important first."""
     full, half = TRANSFORMER, SECOND_HALF["transformer"]
     end, rule = Weights(full.name, full.steps, half), full.rule
-    ciwl = full.on("ciwl_only", "ciwl", steps=max(TAKEN), keep=TAKEN, seeds=3)
+    ciwl = full.on("ciwl_only", "ciwl", steps=max(WINDOW), keep=tuple(sorted({*WINDOW, *SWITCH})), seeds=3)
 
     def options(**named: float | str) -> dict[str, Any]:
         return {"options": tuple(named.items()), **THREE}
@@ -174,7 +177,7 @@ def of_transformer() -> list[Experiment]:
 
     return [
         full,
-        full.on("icl_only", "icl"),
+        full.on("icl_only", "icl", steps=64_000),
         full.on("icl_given_end", "icl", steps=24_000, every=500, held=end),
         full.on("matched", matched=True, steps=24_000, **THREE),
         full.on("icl_blocked", forbidden=("previous",), **THREE),
@@ -186,9 +189,9 @@ def of_transformer() -> list[Experiment]:
         full.on("exemplars_5", **classes(exemplars=5)),
         full.on("mlp", **options(mlp=4)),
         ciwl,
-        *(full.on(f"icl_given_{t}", "icl", steps=48_000, held=Weights(ciwl.name, t, half), **THREE) for t in TAKEN),
-        *(full.on(f"full_from_{t}", start=Weights(ciwl.name, t), **THREE) for t in TAKEN),
-        *(full.on(f"full_from_{t}_memory", start=Weights(ciwl.name, t, memory=True), **THREE) for t in TAKEN),
+        *(full.on(f"icl_given_{t}", "icl", steps=48_000, held=Weights(ciwl.name, t, half), **THREE) for t in WINDOW),
+        *(full.on(f"full_from_{t}", start=Weights(ciwl.name, t), **THREE) for t in SWITCH),
+        *(full.on(f"full_from_{t}_memory", start=Weights(ciwl.name, t, memory=True), **THREE) for t in SWITCH),
         *(rated("full_rate", rate, "full", 24_000) for rate in RATES),
         *(rated("icl_only_rate", rate, "icl", 64_000) for rate in RATES),
         *(full.on(f"noise_{noise}", **classes(noise=noise)) for noise in (0.7, 0.8)),
