@@ -150,7 +150,7 @@ TRANSFORMER = Experiment(
     every=1000,
     keep=tuple(range(0, 40_001, 4000)),
 )
-# steps of CIWL-only runs, which others take: their second half for ICL-only data, or all of it to go on from; in units of
+# steps of CIWL-only runs, of which others take the second half (for ICL-only data) or all (to go on from); in units of
 # the emergence of ICL, about 10,500 steps, they lie where the paper's do
 WINDOW = (12_000, 24_000, 32_000, 64_000, 128_000)
 SWITCH = (8000, 12_000, 16_000, 20_000, 26_000)
