@@ -1,6 +1,6 @@
 # make figures      every figure that is stale          make test         all checks
 # make derivations  rewrite the pages                   make test-oldest  tests with the oldest versions allowed
-# make networks     train what is missing (70 min)      make benchmarks   speed, and theory against simulations
+# make networks     train what is missing (hours)      make benchmarks   speed, and theory against simulations
 # make pictures     copy figures for the README         make lock         renew requirements.lock
 PYTHON ?= python3
 ENV := .venv
