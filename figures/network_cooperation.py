@@ -1,12 +1,15 @@
 """Cooperation in networks: ICL-only data from scratch, against full data and against a second half that is given.
 
-Drawn from the curves in networks/, which `make networks` trains.
+Drawn from the curves in networks/, which `make networks` trains, and from those read off the paper (networks/paper/).
 """
 
+import numpy as np
 from shared.compared import first, in_words, over
+from shared.networks import at
 
 from toymodel import plotting
-from toymodel.network.curves import band, curves, spread
+from toymodel.network.curves import band, curves_there, landmarks, spread, uses_paper
+from toymodel.network.paper import paper_curve, paper_curves, paper_number
 
 KINDS = {
     "full": ("icl", "full data"),
@@ -14,61 +17,62 @@ KINDS = {
     "icl_only": ("loss", "ICL-only data"),
     "given": ("shared", "ICL-only data, second half given"),
 }
-NETWORKS = {
-    "disentangled network": dict(full="full", icl_only="icl_only", given="icl_given_end", blocked="ciwl_blocked"),
-    "... with a high barrier": dict(
-        full="barrier",
-        icl_only="barrier_icl_only",
-        given="barrier_icl_given_end",
-        blocked="barrier_ciwl_blocked",
-    ),
-    "transformer": dict(full="full", icl_only="icl_only", given="icl_given_end"),
-}
+NAMES = dict(full="full", icl_only="icl_only", given="icl_given_end", blocked="ciwl_blocked")
+NETWORKS = {"disentangled network": "disentangled_", "... with a high barrier": "disentangled_barrier_"}
+NETWORKS |= {"transformer": "transformer_"}
+PAPER = {"icl_only": "icl_only from scratch", "given": "icl_only, second half of the finished run"}
 
 
 def main() -> None:
-    fig, axes = plotting.new(1, 3, 7.2, 3.0)
+    uses_paper()
+    fig, (paper, *axes) = plotting.new(1, 4, 7.4, 2.7)
+    unit = landmarks(paper_curves("main")).emergence.item()
+    for kind, condition in PAPER.items():
+        loss = paper_curve(condition, "loss_train")
+        paper.plot(loss.step / unit, loss, color=plotting.COLOURS[KINDS[kind][0]], ls="--", lw=1)
+    paper.axhline(np.log(2), color="0.7", lw=0.7, zorder=0)
+    paper.set(title="the paper's network", ylim=(0, 2), xscale="log", xlim=(0.2, 20), ylabel="loss on ICL-only data")
     steps, budget = {}, {}
-    for ax, (title, names) in zip(axes, NETWORKS.items(), strict=True):
-        network = "transformer" if title == "transformer" else "disentangled"
-        for kind, name in names.items():
-            accuracy = curves(f"{network}_{name}").accuracy_in_context.sel(evaluator="icl", drop=True)
-            accuracy = accuracy.isel(seed=slice(0, 5))
+    for ax, (title, prefix) in zip(axes, NETWORKS.items(), strict=True):
+        named = {prefix + NAMES[kind]: kind for kind in NAMES}
+        if prefix == "disentangled_barrier_":
+            named = {"disentangled_barrier": "full"} | {n: k for n, k in named.items() if k != "full"}
+        there = {named[name]: of for name, of in curves_there(*named).items()}
+        scale = float(first(at(there["full"], "icl")).median())
+        for kind, of in there.items():
+            accuracy = at(of, "icl").isel(seed=slice(0, 5))
             steps[title, kind], budget[title, kind] = first(accuracy), int(accuracy.step[-1])
-            colour, text = KINDS[kind]
-            if title == "transformer":  # seeds differ too much for a band
-                ax.plot(accuracy.step / 1000, accuracy, color=plotting.COLOURS[colour], lw=0.8)
-            else:
-                band(ax, accuracy, accuracy.step / 1000, colour, label=text)
-        scale = float(steps[title, "full"].median())
-        ax.axvline(scale / 1000, color="0.7", lw=0.7, zorder=0)
-        ax.set(title=title, xlabel="steps (thousands)", ylim=(0.4, 1.03), xlim=(0, 6 * scale / 1000))
+            band(ax, accuracy, accuracy.step / scale, KINDS[kind][0], label=KINDS[kind][1])
+        ax.set(title=title, ylim=(0.4, 1.03), xlim=(0.2, 6), xscale="log")
     axes[0].set_ylabel("icl, accuracy in context")
+    for ax in (paper, *axes):
+        ax.set_xlabel("time / emergence of ICL")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    plotting.panel_letters(axes)
-    few, _, big = NETWORKS
-    small, high, large = ({kind: steps[title, kind] for kind in names} for title, names in NETWORKS.items())
-    ratios = [spread(of["icl_only"] / of["given"], 1) for of in (small, high)]
-    slower = spread(high["icl_only"] / high["full"], 1)
+    plotting.panel_letters((paper, *axes))
+    few, much, big = NETWORKS
+    high, large = ({kind: of for (system, kind), of in steps.items() if system == title} for title in (much, big))
+    later, given = over(large["icl_only"], large["full"], budget[big, "icl_only"]), ""
+    if "given" in large:
+        given = f" with the second half given {over(large['given'], large['full'], budget[big, 'given'])}"
+    else:
+        given = " (the second half of the finished run was not given in a training yet)"
+    small = {kind: of for (system, kind), of in steps.items() if system == few}
     assert (small["icl_only"] / small["full"]).mean() < 1.2 and (high["icl_only"] > 1.8 * high["full"]).all()
-    assert (high["icl_only"] > 8 * high["given"]).all() and large["full"].notnull().all()
-    assert (small["blocked"] < small["full"]).all() and (high["blocked"] < high["full"]).all()
+    assert (high["icl_only"] > 8 * high["given"]).all() and (small["blocked"] < small["full"]).all()
     said = {key: in_words(of, budget[key]) for key, of in steps.items()}
-    blocked = [
-        f"{float(of['blocked'].mean()):.0f} steps instead of {float(of['full'].mean()):.0f}" for of in (small, high)
-    ]
-    gain = over(large["icl_only"], large["given"], budget[big, "icl_only"])
-    caption = f"""Accuracy of ICL on the evaluator icl, five seeds (a, b: mean, lowest and highest; c: each), and
-    steps until it is 0.75, by seed (grey line: median on full data). (a) Disentangled network: {said[few, "icl_only"]}
-    on ICL-only data, hardly later than on full data ({said[few, "full"]}); with the second half (W, g) held at that
-    of the end of full training {ratios[0]} times sooner than from scratch. (b) The same with a high barrier (label
-    tokens look at themselves, 4 instead of 2) and a slow CIWL: ICL-only data take {slower} times as long as full
-    data, and {ratios[1]} times as long as with the second half given. Where CIWL is blocked on full data (M held at
-    zero) ICL comes sooner in both ({blocked[0]}; {blocked[1]}): keys are normalised, so without label codes the weak
-    trace of the exemplar fills them. (c) Transformer: {said[big, "full"]} on full data; {said[big, "icl_only"]} on
-    ICL-only data; {said[big, "given"]} with the second half (layer 2, final gain, label vectors) held at that of the
-    end of full training: ICL-only data take {gain} times as long as with it. What CIWL has left helps the seeds that
-    learn no ICL alone, and delays the two that do."""
+    none, half = (
+        paper_number("ICL-only data: ICL not by", "from scratch"),
+        paper_number("ICL-only data: below ln 2", PAPER["given"].removeprefix("icl_only, ")),
+    )
+    caption = f"""ICL-only data. (a) Paper: the loss stays above ln 2 (grey) until {none:.0f} times the emergence on
+    full data; with the second half of the finished run held it passes ln 2 at {half:.2f} of that emergence. (b to
+    d) Accuracy on the evaluator icl (mean, lowest and highest of up to five seeds); time over the median step at
+    which it passes 0.75 on full data. Steps until 0.75, by seed: (b) disentangled network {said[few, "icl_only"]};
+    full data {said[few, "full"]}. (c) With a high barrier ICL-only data take
+    {spread(high["icl_only"] / high["full"], 1)} times as long as full data, and
+    {spread(high["icl_only"] / high["given"], 1)} times as long as with the second half given. Where CIWL is blocked
+    on full data (M held at zero) ICL comes sooner in both. (d) Transformer: {said[big, "full"]} on full data,
+    {said[big, "icl_only"]} on ICL-only data: times as long, by seed, {later};{given}."""
     plotting.finish(__file__, fig, caption)
 
 

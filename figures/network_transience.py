@@ -1,77 +1,77 @@
-"""ICL emerges and fades in two small networks as in the model; it stays with matched exemplars.
+"""ICL emerges and fades in the paper's networks, in ours, and in the model; it stays with matched exemplars.
 
-Drawn from the curves in networks/, which `make networks` trains.
+Drawn from the curves in networks/, which `make networks` trains, and from those read off the paper (networks/paper/).
 """
 
-import toymodel as tm
+from shared.networks import SYSTEMS, at, of_toy
+
 from toymodel import plotting
-from toymodel.network.curves import SMOOTH, band, bump, curves, landmarks, spread
-from toymodel.network.runs import Runs
+from toymodel.network.curves import band, bump, curves, curves_there, landmarks, spread, uses_paper
+from toymodel.network.paper import SEEDS, paper_curve, paper_curves, paper_number
+
+PANELS = {"flip": "flip (1: ICL, 0: CIWL)", "icl": "icl", "ciwl": "ciwl"}
 
 
 def main() -> None:
-    small, large, matched = curves("disentangled_full"), curves("transformer_full"), curves("disentangled_matched")
-    matched_large = curves("transformer_matched").accuracy_in_context.sel(evaluator="flip", step=slice(8000, None))
-    quieter = curves("transformer_noise_1.4")
-    few, many, less = landmarks(small), landmarks(large), landmarks(quieter)
-    model = tm.coopetition(alpha=0.1, mu_icl=0.1)
-    runs = tm.descend(model, tm.paper_start(model, seeds=range(12)), 16_000, every=5)
-    toy = tm.measure(runs).sel(mechanism="icl")
-    lasted = ((toy.emergence + toy.lifetime) / toy.emergence).where(~toy.lasts)
-    raw = Runs().read("transformer_full").accuracy_in_context.sel(evaluator="flip").max("step")
-    high = [int((of > 0.65).sum()) for of in (raw, many.peak)]
-    rises = [bump(one) for one in (small, large)]
-    early = [
-        one.accuracy_in_context.sel(evaluator="flip").where(one.step < of.emergence).min("step")
-        for one, of in ((small, few), (large, many))
-    ]
-    pure = max(float(c.accuracy.sel(evaluator="pure_iwl").max()) for c in (small, large))
-    assert (few.peak > 0.8).all() and (few.end < 0.2).all() and few.seed.size == 20
-    assert high[0] >= 4 and (many.peak > 0.55).all() and (many.end < 0.35).all() and pure < 0.02
-    assert (less.peak > 0.65).all() and int((less.end < 0.35).sum()) >= 4
-    assert min(rises) > 1.05 and max(float(of.max()) for of in early) < 0.5
-    assert (matched.accuracy_in_context.sel(evaluator="flip", step=slice(1000, None)) > 0.8).all()
-    assert (matched_large > 0.8).all()
-
+    uses_paper()
+    ours = {name: curves(f"{name}_full") for name in SYSTEMS}
+    matched = curves_there(*(f"{name}_matched" for name in SYSTEMS))
+    marks = {name: landmarks(of) for name, of in ours.items()}
+    unit = {name: float(of.emergence.median()) for name, of in marks.items()}
+    paper, same = paper_curves("main"), paper_curve("matched exemplars", "accuracy_flip")
+    paper_unit, six = landmarks(paper).emergence.item(), landmarks(paper_curves(*SEEDS))
     fig, axes = plotting.new(2, 3, 7.4, 4.6)
-    titles = ("disentangled network", "transformer", "disentangled, matched")
-    for ax, one, title in zip(axes[0], (small, large, matched), titles, strict=True):
-        ax.plot(one.step / 1000, one.accuracy.sel(evaluator="train").mean("seed"), color="0.6", lw=0.8, label="train")
-        for name, colour in (("icl", "icl"), ("flip", "loss"), ("ciwl", "ciwl")):
-            band(ax, one.accuracy_in_context.sel(evaluator=name), one.step / 1000, colour, label=name)
-        band(ax, one.accuracy.sel(evaluator="pure_iwl"), one.step / 1000, "iwl", label="pure_iwl")
-        ax.axhline(0.5, color="0.7", lw=0.7, zorder=0)
-        ax.set(ylim=(-0.03, 1.03), xlabel="steps (thousands)", title=title)
-    axes[0, 1].plot(quieter.step / 1000, quieter.accuracy_in_context.sel(evaluator="flip").mean("seed"), "k--", lw=0.8)
-    axes[0, 0].set_ylabel("accuracy in context")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
-
-    one, first = runs.sel(seed=7, time=slice(1, None)), float(toy.emergence.sel(seed=7))
-    for name in ("icl", "ciwl"):
-        axes[1, 0].plot(one.time / first, one[f"loss_{name}"] / one[f"unlearned_{name}"], color=plotting.COLOURS[name])
-    axes[1, 0].set(title="minimal model, seed 7", ylabel="loss / unlearned loss", ylim=(0, 1.3))
-    for ax, one, of, title in zip(axes[1, 1:], (small, large), (few, many), titles, strict=False):
-        for name in ("icl", "ciwl"):
-            band(ax, one.loss.sel(evaluator=name), one.step / float(of.emergence.mean()), name)
-        ax.set(ylabel="loss (nats)", ylim=(0, 2), title=title)
-    for ax in axes[1]:
+    for ax, (evaluator, label) in zip(axes[0], PANELS.items(), strict=True):
+        for name, (title, colour) in SYSTEMS.items():
+            values = at(ours[name], evaluator)
+            band(ax, values, values.step / unit[name], colour, label=title)
+        curve = at(paper, evaluator).isel(seed=0)
+        ax.plot(curve.step / paper_unit, curve, "k--", lw=1, label="the paper's network")
+        ax.set(ylim=(-0.03, 1.03), ylabel=label)
+    losses, stays, of_model = axes[1]
+    for name in ("ciwl", "icl"):
+        curve, values = paper_curve("main", f"loss_{name}"), ours["transformer"].loss.sel(evaluator=name)
+        losses.plot(curve.step / paper_unit, curve, "--", color=plotting.COLOURS[name], lw=1)
+        band(losses, values, values.step / unit["transformer"], name, label=f"loss on {name}")
+        of_model.plot(*of_toy(name), color=plotting.COLOURS[name], label=plotting.NAMES[name])
+    for name, of in matched.items():
+        system = name.split("_")[0]
+        band(stays, at(of, "flip"), of.step / unit[system], SYSTEMS[system][1])
+    stays.plot(same.step / paper_unit, same, "k--", lw=1)
+    losses.set(ylabel="nats", ylim=(0, 10))
+    stays.set(ylim=(-0.03, 1.03), ylabel="flip, matched exemplars")
+    of_model.set(ylabel="loss / unlearned loss", ylim=(0, 1.3), title="minimal model, seed 7")
+    for ax in axes.flat:
         ax.set(xscale="log", xlim=(0.2, 20), xlabel="time / emergence of ICL")
+    for ax in (losses, of_model):
+        ax.legend(fontsize=6)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     plotting.panel_letters(axes.flat)
-    caption = f"""Emergence and transience of ICL in two small networks and in the model. Lines: means over seeds;
-    bands: lowest to highest seed; running means of {SMOOTH["disentangled"]} and {SMOOTH["transformer"]} evaluations.
-    (a, b) Accuracy among the labels in context on the evaluators icl, flip (1: ICL, 0: CIWL) and ciwl, and among all
-    labels on train and pure_iwl. Disentangled network, {few.seed.size} seeds: flip peaks at {spread(few.peak)} and ends
-    at {spread(few.end)}. Transformer, {many.seed.size} seeds: peak {spread(many.peak)}, end {spread(many.end)}; flip
-    passes 0.65 in {high[1]} of {many.seed.size} seeds, and in {high[0]} at some single evaluation; with noise 1.4
-    within classes instead of 1.5 (dashed) in all, peak {spread(less.peak)}, end {spread(less.end)}. A part of CIWL
-    comes before ICL in every seed: flip first falls, to {spread(early[0])} and {spread(early[1])}. Accuracy on pure_iwl
-    stays below {pure + 5e-4:.3f}. (c) With matched exemplars ICL stays; so it does in the transformer, where flip is
-    above {float(matched_large.min()) - 5e-3:.2f} in all {matched_large.seed.size} seeds from step 8,000 to
-    {int(matched_large.step[-1]):,}. (d to f) Losses; time is scaled by the emergence of ICL (in networks: flip above
-    0.55). Time at which ICL is gone over that of its emergence: disentangled network {spread(few.ratio, 1)},
-    transformer {spread(many.ratio, 1)}, model {spread(lasted, 1)} (the {int(lasted.notnull().sum())} of {lasted.size}
-    seeds where it ends within {int(runs.time[-1]):,} steps). As ICL emerges the loss of CIWL, in the mean over seeds,
-    rises above its lowest by {100 * (rises[0] - 1):.0f} % and {100 * (rises[1] - 1):.0f} %."""
+
+    few, large, full = marks["disentangled"], marks["transformer"], ours["transformer"]
+    before, loss = (
+        of.interp(step=large.emergence.mean()) for of in (at(full, "ciwl"), full.loss.sel(evaluator="train"))
+    )
+    ends, pure = at(full, "ciwl").isel(step=-1), float(full.accuracy.sel(evaluator="pure_iwl").max())
+    rises = {name: 100 * (bump(of) - 1) for name, of in ours.items()}
+    stay = "; ".join(
+        f"{SYSTEMS[name.split('_')[0]][0]} {spread(at(of, 'flip').isel(step=-1))}" for name, of in matched.items()
+    )
+    assert (few.peak > 0.8).all() and (few.end < 0.2).all() and pure < 0.1
+    assert (large.peak > 0.62).mean() >= 0.8 and (before < 0.85).all()
+    caption = f"""Emergence and transience of ICL in the paper's network (dashed: its main run, read off its
+    figures), in our transformer of the same architecture on Gaussian classes ({large.seed.size} seeds), in the
+    disentangled network ({few.seed.size} seeds) and in the model. Lines: means over seeds; bands: lowest to
+    highest. Time over the emergence of ICL: flip up through 1/2. (a to c) Accuracies among the labels in context.
+    Highest flip: paper, six seeds, {spread(six.peak)}; transformer {spread(large.peak)}; disentangled network
+    {spread(few.peak)}. End of ICL over its emergence: {spread(six.ratio, 1)}; {spread(large.ratio, 1)};
+    {spread(few.ratio, 1)}. As ICL emerges, ciwl is {float(before.mean()):.2f} in the transformer (paper, at the
+    highest flip: {paper_number("ciwl when flip peaks"):.2f}) and the loss {float(loss.mean()):.1f} nats
+    ({paper_number("total loss when ICL emerges"):.1f}). At the end of our runs flip is {spread(large.end)} and ciwl
+    {spread(ends)}; pure_iwl stays below {pure + 5e-4:.3f}. (d) Losses (dashed: paper). As ICL emerges that of CIWL
+    rises above its lowest by {100 * paper_number("bump of the CIWL loss"):.0f} % in the paper, and in the mean over
+    seeds by {rises["transformer"]:.1f} % in the transformer and {rises["disentangled"]:.0f} % in the disentangled
+    network. (e) Matched exemplars: flip at the end {stay}; paper up to {float(same.max()):.2f}. (f) Model."""
     plotting.finish(__file__, fig, caption)
 
 

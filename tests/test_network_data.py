@@ -1,5 +1,7 @@
 """Sequences and evaluators, checked by looking at every sequence: exemplars here say which class they are of."""
 
+from dataclasses import replace
+
 import h5py
 import jax
 import jax.numpy as jnp
@@ -104,6 +106,18 @@ def test_classes_have_the_stated_norm_and_variation():
     assert abs(cosine - 1 / (1 + 1.5**2)) < 0.01  # of two exemplars of a class
 
 
+def test_all_exemplars_share_a_vector_and_features_have_a_spectrum():
+    plain = GaussianClasses(classes=400, exemplars=5, features=16, noise=0.5)
+    shifted = replace(plain, mean=1.5)
+    key = jax.random.key(0)
+    shared = np.asarray(shifted.draw(key) - plain.draw(key))
+    assert np.ptp(shared, axis=(0, 1)).max() < 1e-5 and 1.0 < shared[0, 0].std() < 2.0
+    steep = np.asarray(replace(plain, spectrum=1.0, noise=0.0, classes=20_000).draw(key))[:, 0]
+    np.testing.assert_allclose(np.linalg.norm(steep, axis=-1), 8.0, rtol=1e-5)
+    deviation = steep[:, 4:].std(0)  # the first features also set the norm
+    np.testing.assert_allclose(np.diff(np.log(deviation)), np.diff(-np.log(np.arange(5, 17))), atol=0.03)
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".h5"])
 def test_files_of_features_are_read(tmp_path, suffix):
     path = tmp_path / f"features{suffix}"
@@ -162,6 +176,9 @@ def test_wrong_inputs_are_named():
         GaussianClasses(classes=0)
     with pytest.raises(ValueError, match=r"noise must be >= 0 and finite, got -0.1"):
         GaussianClasses(noise=-0.1)
+    for name in ("mean", "spectrum"):
+        with pytest.raises(ValueError, match=f"{name} must be >= 0 and finite, got nan"):
+            GaussianClasses(**{name: np.nan})
     with pytest.raises(ValueError, match=r"norm must be > 0 and finite, got 0"):
         GaussianClasses(norm=0.0)
     with pytest.raises(ValueError, match="a sequence needs 4 different classes, got 3"):

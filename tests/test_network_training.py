@@ -16,7 +16,7 @@ from toymodel.network import tap
 from toymodel.network.data import GaussianClasses, Sequences
 from toymodel.network.experiments import SECOND_HALF, Experiment, Weights, all_experiments
 from toymodel.network.runs import Runs, drawn
-from toymodel.network.training import Rule
+from toymodel.network.training import Rule, train_seeds
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ RULE = Rule(Sequences(), batch=16, evaluation_batch=32)
 def experiment(network, **changes):
     options, rule = (), RULE
     if network == "transformer":
-        options, rule = (("heads", 2),), replace(RULE, factors=(("weights.labels", 0.0),))
+        options, rule = (("heads", 2), ("model", 8)), replace(RULE, factors=(("weights.labels", 0.0),))
     return Experiment(
         **{"name": f"{network}_small", "network": network, "rule": rule, "options": options, **SMALL, **changes}
     )
@@ -46,7 +46,7 @@ def test_a_run_that_is_stopped_resumes_to_the_same_bits(network, tmp_path, monke
 
     def stopped(*args, **kwargs):
         calls.append(int(kwargs["steps"]))
-        if len(calls) == 4:  # one evaluation at the start, then two points
+        if len(calls) == 4:  # of the first seed: one evaluation at the start, then two points
             raise KeyboardInterrupt
         return train(*args, **kwargs)
 
@@ -55,9 +55,71 @@ def test_a_run_that_is_stopped_resumes_to_the_same_bits(network, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         half.run(small)
     resumed = half.run(small)
-    assert calls == [0, 10, 10, 10, 0, 10, 10]  # of 40 steps, 20 were done before
+    first, second = [0, 10, 10], [0, 10, 10, 10, 10]  # of 40 steps of the first seed, 20 were done before
+    assert calls == [0, 10, 10, 10, *first, *second]
     assert whole.identical(resumed)
     assert float(abs(whole.loss.diff("step")).min()) > 0
+
+
+def test_seeds_may_be_added_to_a_file_and_are_those_of_a_whole_run(tmp_path):
+    small = experiment("transformer")
+    runs = runs_in(tmp_path, small)
+    first = runs.run(replace(small, seeds=1))
+    assert first.seed.size == 1 and runs.there(small) == (0,) and not runs.finished(small)
+    both = runs.run(small)
+    assert runs.finished(small) and both.sel(seed=[0]).identical(first)
+    assert both.identical(runs_in(tmp_path / "whole", small).run(small))
+
+
+def test_a_longer_training_goes_on_from_a_shorter_one(tmp_path, monkeypatch):
+    small = experiment("transformer", seeds=1)
+    runs, train, calls = runs_in(tmp_path, small), runs_module.train_seeds, []
+    shorter = replace(small, steps=20, keep=(0, 20))
+    runs_in(tmp_path, shorter).run(shorter)
+    assert not runs.finished(small)
+    monkeypatch.setattr(runs_module, "train_seeds", lambda *a, **k: calls.append(k["steps"]) or train(*a, **k))
+    longer = runs.run(small)
+    assert sum(calls) == 20 and longer.identical(runs_in(tmp_path / "whole", small).run(small))
+
+
+def test_side_by_side_is_one_after_another(tmp_path):
+    """What a GPU does, on the CPU: the same numbers up to the order of sums."""
+    small = experiment("transformer")
+    states, exemplars, keys = drawn(small)
+    given = dict(edits=(), exemplars=exemplars, keys=keys, rule=small.rule, steps=20)
+    one, _ = train_seeds(jax.tree.map(jnp.copy, states), **given)
+    other, _ = train_seeds(states, **given, side_by_side=True)
+    for left, right in zip(jax.tree.leaves(one.network), jax.tree.leaves(other.network), strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-4)
+
+
+def test_a_start_with_the_memory_of_adam_goes_on_as_if_undisturbed(tmp_path):
+    source = experiment("transformer", keep=(0, 20))
+    rule = replace(source.rule, rate=1e-2)
+    source = replace(source, rule=rule)
+    plain, kept = (
+        replace(source, name=f"memory_{memory}", start=Weights(source.name, 20, memory=memory), steps=10, keep=(0, 10))
+        for memory in (False, True)
+    )
+    runs = runs_in(tmp_path, source, plain, kept)
+    given = runs.states(source, 20, (0,))
+    for each in (plain, kept):
+        runs.run(each)
+        begin, end = (runs.states(each, step, (0,)) for step in (0, 10))
+        np.testing.assert_array_equal(begin.network.read_out, given.network.read_out)
+        moments = [float(np.abs(leaf).max()) for leaf in jax.tree.leaves(begin.memory)]
+        assert (max(moments) > 0) == (each is kept)
+        assert np.abs(end.network.read_out - begin.network.read_out).max() > 0
+
+
+def test_heads_may_be_ablated_and_attention_forbidden_throughout(tmp_path):
+    small = experiment("transformer", ablated=("layer1.heads:1",), forbidden=("previous",))
+    runs = runs_in(tmp_path, small)
+    curves = runs.run(small)
+    assert float(curves.previous_token.max()) == 0 and float(curves.own_token.max()) > 0.3
+    begin, end = runs.weights(small, 0), runs.weights(small, 40)
+    moved = np.abs(begin.layers["layer1"].output - end.layers["layer1"].output).max((0, 2, 3))
+    assert moved[1] == 0 < moved[0]
 
 
 def test_finished_experiments_are_read_and_changed_ones_run_again(tmp_path, monkeypatch):
@@ -92,13 +154,13 @@ def test_two_that_need_one_source_train_it_once(tmp_path, monkeypatch):
     before = (tmp_path / "curves" / f"{source.name}.nc").stat().st_mtime_ns
     train, trained = Runs.train, []
 
-    def noted(self, each, *args):
-        trained.append(each.name)
-        return train(self, each, *args)
+    def noted(self, each, seeds, *args):
+        trained.append((each.name, seeds))
+        return train(self, each, seeds, *args)
 
     monkeypatch.setattr(Runs, "train", noted)
     assert len(list(runs_in(tmp_path, source, *others).run_many(others))) == 2
-    assert sorted(trained) == [source.name, "one", "other"]
+    assert sorted(trained) == sorted((name, (seed,)) for name in (source.name, "one", "other") for seed in (0, 1))
     assert (tmp_path / "curves" / f"{source.name}.nc").stat().st_mtime_ns == before
 
 
@@ -108,8 +170,8 @@ def test_again_trains_again_and_weights_that_are_lost_are_made_again(tmp_path, m
     made, calls = runs.run(small), []
     train = runs_module.train_seeds
     monkeypatch.setattr(runs_module, "train_seeds", lambda *a, **k: calls.append(k["steps"]) or train(*a, **k))
-    assert runs.run(small, again=True).identical(made) and sum(calls) == small.steps
-    lost = tmp_path / "checkpoints" / runs.made_of(small) / "20.eqx"
+    assert runs.run(small, again=True).identical(made) and sum(calls) == small.seeds * small.steps
+    lost = tmp_path / "checkpoints" / runs.made_of(small) / "1" / "20.eqx"
     weights = runs.weights(small, 20)
     lost.unlink()
     assert jax.tree.all(jax.tree.map(np.array_equal, runs.weights(small, 20), weights)) and lost.exists()
@@ -131,7 +193,7 @@ def test_what_is_ablated_is_zero_and_stays_as_it_was(network, part, tmp_path):
 def test_an_error_stops_the_others_with_a_checkpoint(tmp_path, monkeypatch):
     long, failing = experiment("disentangled", steps=10**6, keep=()), experiment("disentangled", name="fails")
     both = runs_in(tmp_path, long, failing)
-    run, begun = Runs.run, threading.Event()
+    run, begun = Runs.run_seeds, threading.Event()
     train = runs_module.train_seeds
 
     def fails(self, each, *args):
@@ -144,11 +206,11 @@ def test_an_error_stops_the_others_with_a_checkpoint(tmp_path, monkeypatch):
         begun.set()
         return train(*args, **kwargs)
 
-    monkeypatch.setattr(Runs, "run", fails)
+    monkeypatch.setattr(Runs, "run_seeds", fails)
     monkeypatch.setattr(runs_module, "train_seeds", training)
     with pytest.raises(OSError, match="disk full"):
         list(both.run_many((long, failing)))
-    assert len(list(tmp_path.glob("checkpoints/*/latest.eqx"))) == 1 and both.stop.is_set()
+    assert len(list(tmp_path.glob("checkpoints/*/latest_*.eqx"))) == 1 and both.stop.is_set()
 
 
 @pytest.mark.parametrize("network", ["disentangled", "transformer"])
@@ -160,7 +222,7 @@ def test_held_weights_stay_and_the_others_start_where_they_are_told(network, tmp
     runs.run(other)  # runs the source first
     begin, end = runs.weights(other, 0), runs.weights(other, 40)
     np.testing.assert_array_equal(jax.tree.leaves(begin)[0], jax.tree.leaves(runs.weights(source, 20))[0])
-    held_name, free = ("W", "V") if network == "disentangled" else ("labels", "positions")
+    held_name, free = ("W", "V") if network == "disentangled" else ("read_out", "positions")
     np.testing.assert_array_equal(getattr(begin, held_name), getattr(end, held_name))
     assert np.all(np.abs(getattr(begin, free) - getattr(end, free)).max((1, 2)) > 0)
     edit = runs.edits(other)[0]
@@ -174,7 +236,7 @@ def test_a_factor_of_zero_stops_a_weight(tmp_path):
     runs.run(small)
     begin, end = runs.weights(small, 0), runs.weights(small, 40)
     np.testing.assert_array_equal(begin.labels, end.labels)
-    assert np.abs(begin.layer2.output - end.layer2.output).max() > 0
+    assert np.abs(begin.layers["layer2"].output - end.layers["layer2"].output).max() > 0
 
 
 def test_one_step_of_descent_is_rate_times_gradient_times_factor():
@@ -236,6 +298,7 @@ def test_wrong_inputs_are_named(tmp_path):
         ({"network": "mlp"}, "network must be one of"),
         ({"every": 7}, "steps must be a multiple of every, got 40 and 7"),
         ({"keep": (15,)}, "keep must be multiples of every = 10"),
+        ({"forbidden": ("next",)}, "forbidden must be some of"),
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
         ({"held": Weights(small.name, 20)}, "source must be another experiment"),
     ]:

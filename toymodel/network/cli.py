@@ -1,5 +1,7 @@
 """The command `toymodel train`: run experiments on small networks."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,7 @@ def train(
     names: Annotated[list[str] | None, typer.Argument(help="Experiments; `toymodel train` alone lists them.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every experiment whose curves are missing.")] = False,
     jobs: Annotated[int, typer.Option(help="Experiments at once; each takes about one core.")] = 2,
+    seeds: Annotated[int | None, typer.Option(help="Only the first so many seeds; the others may follow.")] = None,
     again: Annotated[bool, typer.Option(help="Train even where curves are there.")] = False,
     curves: Annotated[Path, typer.Option(help="Folder for the curves.")] = Path("networks"),
     checkpoints: Annotated[Path, typer.Option(help="Folder for what training resumes from.")] = Path("build/networks"),
@@ -18,6 +21,7 @@ def train(
 
     Example: toymodel train disentangled_full
     """
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false " + os.environ.get("XLA_FLAGS", "")  # a core each
     from toymodel.network.runs import Runs  # JAX is imported here, so that the list of commands is quick
 
     runs = Runs(curves=curves, checkpoints=checkpoints)
@@ -25,8 +29,14 @@ def train(
         raise ValueError(f"give names or --all, got both: {names}")
     if not all_ and not names:
         for name, experiment in runs.known.items():
-            typer.echo(f"{'there  ' if runs.finished(experiment) else 'missing'} {name}")
+            seeds_there = len(runs.there(experiment))
+            state = "there  " if runs.finished(experiment) else "missing" if not seeds_there else "begun  "
+            typer.echo(
+                f"{state} {name}" + (f", {seeds_there} of {experiment.seeds} seeds" if state == "begun  " else "")
+            )
     chosen = list(runs.known.values()) if all_ else [runs.named(name) for name in names or []]
+    if seeds is not None:
+        chosen = [replace(experiment, seeds=min(seeds, experiment.seeds)) for experiment in chosen]
     for experiment, curves_of in runs.run_many(chosen, jobs, again):
         end = curves_of.accuracy_in_context.isel(step=-1).mean("seed")
         last = ", ".join(f"{name} {float(end.sel(evaluator=name)):.2f}" for name in ("icl", "flip", "ciwl"))

@@ -2,9 +2,10 @@
 
 An exemplar is a class mean of unit norm plus within-class variation,
 
-    x = m_k + noise * z / sqrt(D),   z standard normal,   renormalised to a given norm,
+    x = m_k + noise * z / sqrt(D) renormalised to a given norm,  + mean * c,     z and c standard normal,
 
-and a class has a fixed number of exemplars; or classes come from a file of features (`FileClasses`). The label of
+with one vector c that all exemplars of all classes share (as features of images do, which are not negative), and
+a class has a fixed number of exemplars; or classes come from a file of features (`FileClasses`). The label of
 class k is the integer k. One function draws every kind of sequence, for training and for evaluation alike:
 
     kind       exemplars in context      labels in context                right answer
@@ -41,24 +42,31 @@ class GaussianClasses:
     exemplars: int = 20  # fixed exemplars a class
     features: int = 64
     noise: float = 1.5  # within-class variation against a mean of unit norm
-    norm: float = 8.0  # of every exemplar
+    norm: float = 8.0  # of every exemplar, the shared vector apart
+    mean: float = 0.0  # standard deviation of the entries of the vector that all exemplars share
+    spectrum: float = 0.0  # feature i has a standard deviation proportional to 1 / i^spectrum
 
     def __post_init__(self) -> None:
         for name in ("classes", "exemplars", "features"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.noise < np.inf:
-            raise ValueError(f"noise must be >= 0 and finite, got {self.noise}")
+        for name in ("noise", "mean", "spectrum"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name} must be >= 0 and finite, got {getattr(self, name)}")
         if not 0 < self.norm < np.inf:
             raise ValueError(f"norm must be > 0 and finite, got {self.norm}")
 
     def draw(self, key: PRNGKeyArray) -> Float[Array, "classes exemplars features"]:
         """Draw the exemplars of all classes."""
         mean_key, noise_key = jax.random.split(key)
-        mean = normalise(jax.random.normal(mean_key, (self.classes, 1, self.features)), 1.0)
+        deviation = jnp.arange(1, self.features + 1, dtype=jnp.float32) ** -self.spectrum
+        deviation = (deviation / jnp.sqrt((deviation**2).mean()))[None, None]  # 1 for each feature where spectrum = 0
+        mean = normalise(deviation * jax.random.normal(mean_key, (self.classes, 1, self.features)), 1.0)
         shape = (self.classes, self.exemplars, self.features)
-        variation = jax.random.normal(noise_key, shape) / np.sqrt(self.features)
-        return normalise(mean + self.noise * variation, self.norm)
+        variation = deviation * jax.random.normal(noise_key, shape) / np.sqrt(self.features)
+        drawn = normalise(mean + self.noise * variation, self.norm)
+        shared = jax.random.normal(jax.random.fold_in(key, 2), (1, 1, self.features))
+        return drawn + self.mean * shared
 
 
 def normalise(x: Float[Array, "... features"], norm: float) -> Float[Array, "... features"]:

@@ -54,8 +54,8 @@ class Disentangled(Network):
         pairs, features = labels.shape[0], exemplars.shape[1]
         tokens = 2 * pairs  # the query needs no key
         causal = jnp.tril(jnp.ones((tokens, tokens), bool))
-        score = jnp.where(causal, self.A[:tokens, :tokens], -jnp.inf)
-        p = tap("layer1.attention", jax.nn.softmax(score)[None])[0]  # one head
+        score = tap("layer1.score", self.A[None, :tokens, :tokens])[0]  # one head
+        p = tap("layer1.attention", jax.nn.softmax(jnp.where(causal, score, -jnp.inf))[None])[0]
         content = jnp.stack([exemplars[:-1] @ self.V, self.M[labels]], axis=1).reshape(tokens, features)
         k = p[1::2] @ content  # [pairs, features]
         k = tap("key", k * jax.lax.rsqrt((k**2).sum(-1, keepdims=True) + 1e-12))

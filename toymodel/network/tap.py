@@ -6,6 +6,8 @@ through the tap as `weights.layer1.query` and so on before they are used. An `Ed
     ablate(at)          by zero
     clamp(at, value)    by a given value
     graft(at, donor)    by what another network has there on the same sequence (for a weight: its weight)
+    forbid(at, to)      in scores of attention, those of label tokens to the exemplar before them (to="previous") or to
+                        themselves (to="own"), by a score so low that its attention is 0
 
 and `run` returns all that passed, which is the recording. `at` is a pattern as for file names (`weights.layer2.*`),
 `heads` restricts the edit to some heads of a layer (first axis). A replaced weight has gradient zero, so an edit that
@@ -18,7 +20,7 @@ from fnmatch import fnmatchcase
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 
 class Network(eqx.Module):
@@ -31,7 +33,7 @@ class Network(eqx.Module):
         """The logits of one sequence; the last exemplar is the query."""
 
 
-OF_HEADS = ("query", "key", "value", "output", "attention", "heads")  # what a layer has for each of its heads
+OF_HEADS = ("query", "key", "value", "output", "score", "attention", "heads")  # what a layer has for each of its heads
 
 
 class Edit(eqx.Module):
@@ -41,6 +43,7 @@ class Edit(eqx.Module):
     value: Array | None
     donor: Network | None
     heads: tuple[int, ...] | None = eqx.field(static=True, default=None)
+    to: str | None = eqx.field(static=True, default=None)  # replace only scores of label tokens to such tokens
 
 
 def ablate(at: str, heads: tuple[int, ...] | None = None) -> Edit:
@@ -56,6 +59,22 @@ def clamp(at: str, value: ArrayLike, heads: tuple[int, ...] | None = None) -> Ed
 def graft(at: str, donor: Network, heads: tuple[int, ...] | None = None) -> Edit:
     """Replace by what passes at the same place of the donor on the same sequence."""
     return Edit(at, None, donor, heads)
+
+
+FORBIDDEN = {"previous": 1, "own": 0}  # how far before a label token the forbidden token stands
+
+
+def forbid(at: str, to: str, heads: tuple[int, ...] | None = None) -> Edit:
+    """Forbid label tokens to look at the exemplar before them or at themselves."""
+    if to not in FORBIDDEN:
+        raise ValueError(f"to must be one of {sorted(FORBIDDEN)}, got {to!r}")
+    return Edit(at, jnp.array(-1e9, jnp.float32), None, heads, to)
+
+
+def of_labels(score: Float[Array, "heads tokens keys"], to: str) -> Bool[Array, "tokens keys"]:
+    """Where the scores of label tokens, which are the odd ones, to such tokens stand."""
+    token, key = jnp.arange(score.shape[1])[:, None], jnp.arange(score.shape[2])[None]
+    return (token % 2 == 1) & (key == token - FORBIDDEN[to])
 
 
 class Tap:
@@ -76,6 +95,10 @@ class Tap:
                 new = jnp.broadcast_to(source, passing.shape)
             except ValueError:
                 raise ValueError(f"{name} has the shape {passing.shape}, got a value of {source.shape}") from None
+            if edit.to is not None:
+                if not name.endswith(".score") or passing.shape[1] < 2:
+                    raise ValueError(f"to is for scores of layers that the label tokens have, got {name!r}")
+                new = jnp.where(of_labels(passing, edit.to)[None], new, passing)
             heads = edit.heads
             passing = new if heads is None else passing.at[jnp.array(heads)].set(new[jnp.array(heads)])
         self.seen[name] = passing
@@ -109,5 +132,14 @@ def run(
 
 
 def weight_name(path: tuple) -> str:
-    """The name of a weight from its place in the module, e.g. `weights.layer1.query`."""
-    return "weights" + jax.tree_util.keystr(path)
+    """The name of a weight from its place in the module, e.g. `weights.layer1.query`.
+
+    In a dictionary of parts (`layers`) the key says enough: `weights.layer1`, not `weights.layers.layer1`.
+    """
+    parts: list[str] = []
+    for entry in path:
+        if isinstance(entry, jax.tree_util.DictKey):
+            parts[-1:] = [str(entry.key)]
+        else:
+            parts.append(jax.tree_util.keystr((entry,)).strip(".[]'"))
+    return ".".join(["weights", *parts])

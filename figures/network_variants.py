@@ -1,0 +1,79 @@
+"""Other networks and other data: classes, exemplars, perceptrons, positions, layers, and attention that is forbidden.
+
+Drawn from the curves in networks/, which `make networks` trains, and from those read off the paper (networks/paper/).
+"""
+
+from shared.networks import at
+
+from toymodel import plotting
+from toymodel.network.curves import curves_there, landmarks, uses_paper
+from toymodel.network.paper import paper_curves, paper_number
+
+# the experiment, what it is, the paper's curve or what the paper says where it draws none
+VARIANTS = {
+    "full": ("12,800 x 20", "main"),
+    "exemplars_5": ("12,800 x 5", "12800 classes x 5"),
+    "classes_1600": ("1,600 x 20", "1600 classes x 20"),
+    "mlp": ("with a perceptron", "12800 classes x 20, MLP"),
+    "heads_ablated": ("heads 1, 4, 7 of layer 1 cut", None),
+    "icl_blocked": ("labels not to the exemplar before", None),
+    "ciwl_blocked": ("labels not to themselves", None),
+    "one_layer": ("one layer", None),
+    "sinusoidal": ("sinusoidal positions", None),
+    "rotary": ("rotary positions", None),
+}
+
+
+def main() -> None:
+    uses_paper()
+    prefix = "transformer_"
+    there = {name.removeprefix(prefix): of for name, of in curves_there(*(prefix + name for name in VARIANTS)).items()}
+    unit = float(landmarks(there["full"]).emergence.median())
+    paper_unit = landmarks(paper_curves("main")).emergence.item()
+    fig, axes = plotting.new(2, 5, 7.4, 3.4, sharex=True, sharey=True)
+    rows, peaks = [], {}
+    for ax, (name, (title, condition)) in zip(axes.flat, VARIANTS.items(), strict=True):
+        cells = ["", "", "not trained", ""]
+        if condition:
+            paper = paper_curves(condition)
+            marks = landmarks(paper).isel(seed=0)
+            ax.plot(paper.step / paper_unit, at(paper, "flip").isel(seed=0), "k--", lw=1)
+            ax.plot(paper.step / paper_unit, at(paper, "ciwl").isel(seed=0), "--", lw=1, color=plotting.COLOURS["ciwl"])
+            cells[:2] = f"{float(marks.peak):.2f}", f"{float(marks.ratio):.1f}"
+            peaks[name] = float(marks.peak)
+        elif name == "heads_ablated":
+            up, down = (
+                paper_number(f"flip {way} through 0.5", "heads 1 4 7 of layer 1 ablated") for way in ("up", "down")
+            )
+            cells[:2] = f"{paper_number('flip peaks', 'heads 1 4 7 of layer 1 ablated'):.2f}", f"{down / up:.1f}"
+        if name in there:
+            of = there[name]
+            for evaluator, colour in (("flip", "icl"), ("ciwl", "ciwl")):
+                for seed in of.seed:
+                    curve = at(of, evaluator).sel(seed=seed)
+                    ax.plot(of.step / unit, curve, lw=1, alpha=0.7, color=plotting.COLOURS[colour])
+            marks = landmarks(of)
+            cells[2] = ", ".join(f"{x:.2f}" for x in marks.peak.values)
+            cells[3] = ", ".join(f"{x:.1f}" for x in marks.ratio.values)
+        rows.append([title, *cells])
+        ax.axhline(0.5, color="0.7", lw=0.7, zorder=0)
+        ax.set_title(title, fontsize=7)
+    axes[0, 0].set(xscale="log", xlim=(0.2, 40), ylim=(0, 1.03))
+    for ax in axes[1]:
+        ax.set_xlabel("time / emergence")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("flip, ciwl")
+    plotting.panel_letters(axes.flat)
+    assert peaks["mlp"] > 0.7 > 0.5 > peaks["classes_1600"]
+    caption = """Other data and networks: flip (ours blue, paper black) and ciwl (red), each seed; dashed, the
+    paper. Time over the emergence of ICL in the main run of the paper and of ours. An empty panel was not trained.
+    Without ICL the highest flip is that of chance at the start."""
+    lines = [
+        ["", "paper: highest flip", "paper: end / emergence", "ours: highest flip, by seed", "ours: end / emergence"]
+    ]
+    lines += [["---"] * 5, *rows]
+    plotting.finish(__file__, fig, caption, "\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+if __name__ == "__main__":
+    main()
