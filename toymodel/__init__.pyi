@@ -8,6 +8,7 @@ from .presets import LONG_PATHWAY_START as LONG_PATHWAY_START
 from .presets import coopetition as coopetition
 from .presets import induction as induction
 from .presets import long_pathway as long_pathway
+from .presets import shared_encoder as shared_encoder
 from .simulation.descent import descend as descend
 from .simulation.flow import flow as flow
 from .simulation.interventions import Block as Block
@@ -60,9 +61,7 @@ from .theory.extended import sampled_variance as sampled_variance
 from .theory.lifetime import best_alpha as best_alpha
 from .theory.lifetime import lifetime as lifetime
 from .theory.plateau import coefficients as coefficients
-from .theory.plateau import decay as decay
-from .theory.plateau import decay_expression as decay_expression
-from .theory.plateau import emergence_time as emergence_time
+from .theory.emergence import emergence_time as emergence_time
 from .theory.plateau import rates as rates
 from .theory.weight_decay import ciwl_limit_expression as ciwl_limit_expression
 from .theory.weight_decay import decay_thresholds as decay_thresholds
