@@ -52,6 +52,7 @@ from .theory.discrete import modified_flow as modified_flow
 from .theory.discrete import noise_drift as noise_drift
 from .theory.discrete import noise_threshold as noise_threshold
 from .theory.discrete import noise_threshold_expression as noise_threshold_expression
+from .theory.emergence import emergence_time as emergence_time
 from .theory.equilibria import fixed_points as fixed_points
 from .theory.escape import escape as escape
 from .theory.extended import descend_extended as descend_extended
@@ -61,7 +62,6 @@ from .theory.extended import sampled_variance as sampled_variance
 from .theory.lifetime import best_alpha as best_alpha
 from .theory.lifetime import lifetime as lifetime
 from .theory.plateau import coefficients as coefficients
-from .theory.emergence import emergence_time as emergence_time
 from .theory.plateau import rates as rates
 from .theory.weight_decay import ciwl_limit_expression as ciwl_limit_expression
 from .theory.weight_decay import decay_thresholds as decay_thresholds

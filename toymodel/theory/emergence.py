@@ -205,7 +205,7 @@ class Lanes(NamedTuple):
 def _blocks(
     form: Form, mechanism: str, free: tuple[bool, ...], state: np.ndarray, constants: Constants, horizon: float
 ) -> np.ndarray:
-    """Time, shift, drive and pace of every run, shape (4, run). Where half of a block is over, new runs take its lanes."""
+    """Time, shift, drive and pace of every run, shape (4, run). Where half of a block is over, new runs take over."""
     runs = state.shape[1]
     found = np.full((4, runs), np.nan)
     lane = np.arange(BLOCK) % runs  # the run of each lane
@@ -229,8 +229,15 @@ def _blocks(
                 fresh = np.zeros(BLOCK, bool)
                 fresh[new] = True
                 begun = _begin(*what, jnp.asarray(state[:, lane]), k)
-                lanes = jax.tree.map(lambda a, b: jnp.where(fresh, a, b), begun, lanes)
+                lanes = jax.tree.map(
+                    lambda a, b, new=fresh: jnp.where(new if a.ndim == 1 else new[None], a, b), begun, lanes
+                )
     return found
+
+
+def _chosen(new: np.ndarray, one: Any, other: Any) -> Any:
+    """`one` in the lanes that are new, and `other` in the rest."""
+    return jnp.where(new if one.ndim == 1 else new[None], one, other)
 
 
 @partial(jax.jit, static_argnames=("form", "mechanism", "free"))
@@ -250,7 +257,7 @@ def _advance(form: Form, mechanism: str, free: tuple[bool, ...], lanes: Lanes, k
     def step(_: int, lanes: Lanes) -> Lanes:
         n = len(lanes.z) // 2
         z, velocity, missed = _step(form, free, lanes.z, lanes.velocity, lanes.h, k)
-        scale = ATOL * _size(lanes.z[:n]) + RTOL * jnp.maximum(abs(lanes.z[:n]), abs(z[:n]))
+        scale = ATOL * _size(lanes.z[:n])[None] + RTOL * jnp.maximum(abs(lanes.z[:n]), abs(z[:n]))
         error = jnp.max(abs(missed[:n]) / (scale + 1e-300), axis=0)
         error = jnp.where(jnp.isfinite(error), error, 1e10)
         taken = (error <= 1) & (lanes.over == 0)
@@ -263,8 +270,8 @@ def _advance(form: Form, mechanism: str, free: tuple[bool, ...], lanes: Lanes, k
         over = jnp.where(crossed, 1.0, jnp.where((lanes.over == 0) & late, 2.0, lanes.over))
         return Lanes(
             t,
-            jnp.where(moved, z, lanes.z),
-            jnp.where(moved, velocity, lanes.velocity),
+            jnp.where(moved[None], z, lanes.z),
+            jnp.where(moved[None], velocity, lanes.velocity),
             jnp.where((lanes.over == 0) & ~crossed, grown, lanes.h),
             steps,
             over,
@@ -314,12 +321,12 @@ def _step(form: Form, free: tuple[bool, ...], z: Any, velocity: Any, h: Any, k: 
 
     def stage(i: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         slopes, _ = carry
-        there = z + h * jnp.tensordot(jnp.asarray(STAGES)[i], slopes, 1)
+        there = z + h[None] * jnp.tensordot(jnp.asarray(STAGES)[i], slopes, 1)
         return slopes.at[i + 1].set(_change(form, free, there, k)), there
 
     slopes = jnp.zeros((7, *z.shape)).at[0].set(velocity)
     slopes, there = jax.lax.fori_loop(0, 6, stage, (slopes, z))
-    return there, slopes[6], h * jnp.tensordot(jnp.asarray(MISSED), slopes, 1)
+    return there, slopes[6], h[None] * jnp.tensordot(jnp.asarray(MISSED), slopes, 1)
 
 
 def _change(form: Form, free: tuple[bool, ...], z: Any, k: Constants) -> Any:
