@@ -70,7 +70,7 @@ def emergence_time(
     >>> import toymodel as tm
     >>> model = tm.coopetition()
     >>> float(emergence_time(model, tm.aligned_start(model, overlap=0.1)).round(-1))
-    1560.0
+    1460.0
     """
     return emergence(
         model, start, mechanism=mechanism, horizon=horizon, without=without, weights=weights, **parameters

@@ -32,7 +32,7 @@ from toymodel.simulation.problem import problem_of_start
 from toymodel.theory.escape import LEARNED
 from toymodel.theory.plateau import numbers_of
 
-MOST_DAMPING = 0.2  # g t beyond which the closed form is NaN
+MOST_DAMPING, MOST_OF_ONE = 0.2, 0.5  # the mean g t, and that of A, b or c, beyond which the closed form is NaN
 DOUBLINGS = 12  # of Carlson's algorithm: arguments that differ by any factor are equal to 1e-8 after it
 DRAWS = 400_000
 
@@ -89,7 +89,8 @@ def small_start_time(
         start, weights, parameters: as in `toymodel.flow`. mechanism: the name of one.
 
     Returns, for every run:
-        emergence: the time at which its loss is half of the unlearned one; NaN where `damping` exceeds 0.2.
+        emergence: the time at which its loss is half of the unlearned one; NaN where `damping` exceeds 0.2, or the largest
+            of the three rates, times t, 0.5.
         damping: g t, with g the mean over A, b and c of the rates at which the residuals of the start damp them.
         first: the mechanism that is learned first, which has the largest k_m / T_m.
 
@@ -123,11 +124,12 @@ def small_start_time(
         for x in model.vectors
     }
     of_mixed = sum(drive[m] ** 2 * rates[x] for m, x in private.items()) / strength**2
-    mean = np.asarray(of_mixed + rates[shared[0]] + rates[shared[1]]) / 3
+    three = np.stack([np.broadcast_to(r, time.shape) for r in (of_mixed, rates[shared[0]], rates[shared[1]])])
+    mean = three.mean(0)
     slowed = mean * time
     with np.errstate(invalid="ignore", divide="ignore"):
         clock = np.where(slowed > 1e-9, -np.log1p(-slowed) / np.where(mean > 0, mean, 1), time)
-        holds = (slowed < MOST_DAMPING) & (time > 0)
+        holds = (slowed < MOST_DAMPING) & (three.max(0) * time < MOST_OF_ONE) & (time > 0)
     shares = np.stack([drive[m] / np.prod([target[x] for x in model.mechanisms[m]], 0) for m in private])
     found = {
         "emergence": np.where(holds, clock, np.nan),
