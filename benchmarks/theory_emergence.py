@@ -10,7 +10,7 @@ Four sets of 2,000 random parameters and starts of the published model, alpha lo
     dims        standard, every vector of 5..100 entries
 
 Measured in descent with step 1, recorded each 10 steps, until the time 50,000. The predictions: the weighted sum
-(zeroth order) and the first order in what is learned (`toymodel.theory.emergence`), with what they cost beside the
+(zeroth order) and the first order in what is learned (`toymodel.theory.weighted_sum`), with what they cost beside the
 run. Then 500 small starts at the paper's values against the closed form (`toymodel.theory.three_waves`), scales
 0.01, 0.03 and 0.1, with the quantiles of t s K. Writes the times to figures/data/theory_emergence.nc.
 Run: python benchmarks/theory_emergence.py
@@ -26,9 +26,9 @@ import numpy as np
 import xarray as xr
 
 import toymodel as tm
-from toymodel.theory.emergence import emergence
 from toymodel.theory.plateau import rates
 from toymodel.theory.three_waves import small_start_time, universal_quantiles
+from toymodel.theory.weighted_sum import emergence
 
 DATA = Path(__file__).parent.parent / "figures" / "data" / "theory_emergence.nc"
 HORIZON = 50_000

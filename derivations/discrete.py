@@ -29,8 +29,8 @@ from toymodel.theory.discrete import (
     noise_threshold,
     noise_threshold_expression,
 )
-from toymodel.theory.escape import SHARE
 from toymodel.theory.extended import descend_extended
+from toymodel.theory.quadrature import SHARE
 
 
 def spectrum(page: Page) -> None:

@@ -14,9 +14,9 @@ from toymodel.model import Form
 from toymodel.presets import coopetition, long_pathway
 from toymodel.reduction import mechanism_loss, reduced_loss, symbols, terms
 from toymodel.theory.cooperation import GA, GD, K1, K2, B, growth_expressions
-from toymodel.theory.emergence import emergence_time
 from toymodel.theory.plateau import coefficients
 from toymodel.theory.three_waves import universal_quantiles
+from toymodel.theory.weighted_sum import emergence_time
 
 DATA = ROOT / "figures" / "data" / "theory_emergence.nc"
 
@@ -191,8 +191,8 @@ def weighted_sum(page: Page) -> None:
         )
     page.text(
         r"""So what the first order leaves out is of second order in $d$. A mechanism emerges where
-        $g=L_m/e_m-\frac12$ is zero at $x+d$ (`toymodel.theory.emergence`). The share of the time that $d$ changes, how
-        far it changes the slope in $m$ and the speed of $g$ say whether that is small: outside of 20 %, of 0.4, and
+        $g=L_m/e_m-\frac12$ is zero at $x+d$ (`tm.theory.emergence`). The share of the time that $d$ changes, how far it
+        changes the slope in $m$ and the speed of $g$ say whether that is small: outside of 20 %, of 0.4, and
         of 0.4 to 3 the prediction is NaN. It is NaN where another mechanism is learned first; so it is no longer
         blind to that."""
     )

@@ -9,8 +9,8 @@ from scipy.special import elliprf
 from theory_emergence import measured, random_runs, score
 
 import toymodel as tm
-from toymodel.theory import emergence as theory
 from toymodel.theory import three_waves
+from toymodel.theory import weighted_sum as theory
 
 
 def flowed(start, horizon, **parameters):

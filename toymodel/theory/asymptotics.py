@@ -24,7 +24,7 @@ from toymodel.presets import coopetition
 from toymodel.reduction import symbols
 from toymodel.simulation.problem import problem_of_start
 from toymodel.theory import compiled as of
-from toymodel.theory.emergence import emergence
+from toymodel.theory.weighted_sum import emergence
 
 BOTH = "icl+ciwl"
 
@@ -88,8 +88,8 @@ def asymptotic_strategy(
 
     Arguments as in `tm.flow`, for a model like the paper's. Range: alpha > 0 and a generic start (one that does
     not lie on the stable set of the plateau, which has no volume). Exact but for mu_icl = mu_ciwl = 0: there the
-    strategy that escapes from the plateau first (`toymodel.theory.emergence` for either) is taken, which is right in 93
-    to 95 % of random sets (benchmarks/theory_asymptotics.py). How long it takes is another matter: `lifetime`, about
+    strategy that escapes from the plateau first (`tm.theory.emergence` for either) is taken, which is right in 93 to
+    95 % of random sets (benchmarks/theory_asymptotics.py). How long it takes is another matter: `lifetime`, about
     alpha/mu_icl^2, for the end of ICL. Labelled numbers only: not for jax.jit.
     """
     if of.letters(model) != ("a", "d", "b", "c") or model.form.expression != coopetition().form.expression:

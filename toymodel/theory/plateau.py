@@ -7,7 +7,7 @@ moves the coordinates then has constant coefficients (`derivations/plateau.py`),
     g_x = sum_t h_t prod_{y in t, y != x} |y|^2,
 
 the drive k_m = e_m w_m prod |x*| and the damping h_t = e_t w_t. `coefficients` derives them from the loss of a model,
-`rates` are their numbers. When the plateau ends is in `toymodel.theory.emergence`.
+`rates` are their numbers. When the plateau ends is in `toymodel.theory.weighted_sum`.
 """
 
 from __future__ import annotations
