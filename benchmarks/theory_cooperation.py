@@ -19,7 +19,7 @@ from theory_emergence import random_runs
 
 import toymodel as tm
 from toymodel.theory.cooperation import speed_up
-from toymodel.theory.plateau import emergence_time
+from toymodel.theory.weighted_sum import emergence_time
 
 DATA = Path(__file__).parent.parent / "figures" / "data" / "theory_cooperation.nc"
 BLOCKED = (tm.Clamp("d", overlap=0, residual=0),)

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 import toymodel as tm
-from toymodel.theory.lifetime import asymptotics, lifetime
+from toymodel.theory.transience import asymptotics, lifetime
 
 MODEL = tm.coopetition(mu_ciwl=0.0)
 START = tm.aligned_start(MODEL, overlap=0.1)

@@ -11,7 +11,7 @@ import toymodel as tm
 from toymodel import plotting
 from toymodel.presets import coopetition
 from toymodel.reduction import mechanism_loss, reduced_loss, symbols
-from toymodel.theory.bump import ALPHA, MU, TA, TB, TC, TD, U0, V0, W2, WC, bump_expressions, height, height_expression
+from toymodel.theory.bumps import ALPHA, MU, TA, TB, TC, TD, U0, V0, W2, WC, bump_expressions, height, height_expression
 
 
 def reduced():

@@ -28,8 +28,8 @@ from toymodel.theory.cooperation import (
     growth_expressions,
     law_expressions,
 )
-from toymodel.theory.escape import SHARE, escape
 from toymodel.theory.plateau import coefficients
+from toymodel.theory.quadrature import SHARE, escape
 
 DATA = ROOT / "figures" / "data" / "theory_cooperation.nc"
 PLANES = ROOT / "figures" / "data" / "coopetition_region.nc"

@@ -29,7 +29,7 @@ from toymodel.theory.discrete import (
     noise_threshold,
     noise_threshold_expression,
 )
-from toymodel.theory.escape import SHARE
+from toymodel.theory.quadrature import SHARE
 
 
 def spectrum(page: Page) -> None:

@@ -13,7 +13,7 @@ import toymodel as tm
 from toymodel import plotting
 from toymodel.reduction import symbols, terms
 from toymodel.theory import compiled
-from toymodel.theory import lifetime as theory
+from toymodel.theory import transience as theory
 from toymodel.theory.arrays import function
 
 DATA = ROOT / "figures" / "data" / "theory_lifetime.nc"

@@ -1,5 +1,5 @@
 """The plateau: what moves while nothing is learned, at which rates, and when it ends; growth rates with and without the
-other mechanism, and the five numbers from which the time of emergence is predicted."""
+other mechanism; the theorem of the weighted sum, its first order, and the closed form of small starts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import toymodel as tm
 from toymodel import plotting
 from toymodel.model import Form
 from toymodel.presets import coopetition, long_pathway
-from toymodel.reduction import cost_loss, mechanism_loss, reduced_loss, symbols, terms
+from toymodel.reduction import mechanism_loss, reduced_loss, symbols, terms
 from toymodel.theory.cooperation import GA, GD, K1, K2, B, growth_expressions
-from toymodel.theory.plateau import coefficients, decay_expression, emergence_time
+from toymodel.theory.plateau import coefficients
+from toymodel.theory.three_waves import universal_quantiles
+from toymodel.theory.weighted_sum import emergence_time
 
 DATA = ROOT / "figures" / "data" / "theory_emergence.nc"
 
@@ -152,102 +154,157 @@ def coefficients_of_loss(form: Form, mechanism: str) -> sp.Expr:
     return mechanism_loss([planes[x] for x in form.mechanisms[mechanism]], weights[mechanism]).subs(zero)
 
 
-def decays(page: Page) -> None:
-    """Pairs of squared norms under one product."""
-    page.section("The decay of the residuals")
-    page.text(
-        r"""A start with large residuals first loses norm. A product of two vectors $x, y$ under a constant coefficient
-        $h$ has $\frac{d}{dt}|x|^2 = \frac{d}{dt}|y|^2 = -2h|x|^2|y|^2$: the difference $\delta$ stays, and the smaller
-        square $r$ obeys $\dot r = -2hr(r+\delta)$,"""
-    )
-    expression = decay_expression()
-    r0, delta, h, t = sp.symbols("r0 delta h t", positive=True)
-    page.equation("r(t)", expression)
-    page.check("solves it", sp.diff(expression, t), -2 * h * expression * (expression + delta))
-    page.check("starts at $r_0$", expression.subs(t, 0), r0)
-    page.check(
-        r"for equal norms it tends to $r_0/(1+2hr_0t)$",
-        1 / sp.limit(1 / expression, delta, 0),
-        r0 / (1 + 2 * h * r0 * t),
-    )
-    page.claim("and, for $\\delta > 0$, to 0", sp.limit(expression.subs({r0: 2, delta: 3, h: 1}), t, sp.oo) == 0)
+def weighted_sum(page: Page) -> None:
+    """The slopes of the loss at no progress, and what progress adds to them."""
+    page.section("Until something is learned, a product loss is a weighted sum")
     form = coopetition().form
-    planes, weights, parameters = symbols(form)
-    a, d = planes["a"], planes["d"]
-    cost = parameters["alpha"] * cost_loss([a, d], weights["cost"])
-    lost = -2 * (a.u * sp.diff(cost, a.u) + a.v * sp.diff(cost, a.v))
-    _, damping = coefficients(form)
-    page.check(
-        r"the cost does this to $a$ and $d$, with $h = \alpha w_c$",
-        lost,
-        -2 * damping["cost"] * (a.u**2 + a.v**2) * (d.u**2 + d.v**2),
-    )
-    field = plateau_field(form)
-    b, c = planes["b"], planes["c"]
-    undriven = {p.u: 0 for p in (a, d)}
-    shrink = [2 * (p.u * field[p.u] + p.v * field[p.v]).subs(undriven) for p in (b, c)]
-    strength = damping["icl"] * a.v**2 + damping["ciwl"] * d.v**2
-    for value in shrink:
-        assert_equal(value, -2 * strength * (b.u**2 + b.v**2) * (c.u**2 + c.v**2), "b and c")
-    page.claim(r"the mechanisms do it to $b$ and $c$, with $h = h_{icl}|a|^2 + h_{ciwl}|d|^2$", True)
-    start = sp.Symbol("R", positive=True)
-    integral = (r0 - expression) / (2 * h)
-    page.check(
-        r"what $|a|^2$ and $|d|^2$ lose while $b$ and $c$ decay is a factor $\exp(-2h_mI)$, "
-        r"$I = \int_0^t r(r+\delta) = (r_0-r(t))/2h$",
-        start * sp.diff(integral, t),
-        start * expression * (expression + delta),
-    )
-
-
-def predictor(page: Page) -> None:
-    page.section("The time of emergence from the start")
+    planes, weights, _ = symbols(form)
+    page.text(r"""With $P=\prod u$, $Q=\prod(u^2+v^2)$, $S=\prod|x^*|$ a mechanism has the loss""")
+    progress, reference = {}, {}
+    values = terms(form, planes, weights)
+    for m, letters in form.mechanisms.items():
+        parts = [planes[x] for x in letters]
+        product, square, target = (
+            sp.prod(f(p) for p in parts) for f in (lambda p: p.u, lambda p: p.u**2 + p.v**2, lambda p: p.target)
+        )
+        progress[m] = -weights[m] * target * product
+        reference[m] = weights[m] / 2 * (target**2 + square)
+        page.check(rf"$L_{{{m}}} = e - wSP + wQ/2$, $e = wS^2/2$", sp.sympify(values[m]), reference[m] + progress[m])
     page.text(
-        r"""`emergence_time` puts the pieces together: the four overlaps and the residuals of $b$ and $c$ (one of which
-        the conserved $|b|^2-|c|^2$ gives: five numbers) are integrated, the residuals of $a$ and $d$ and the early
-        collapse of $b$ and $c$ are the closed decays above (assumption 4). It stops where $L_{icl}$ is half of
-        $e_{icl}$. There the plateau is left, and the last steps are wrong; but most of the time has passed in the slow
-        beginning."""
+        r"""Nothing is learned as long as $P\ll S$. To zeroth order in that, every slope $e_t$ of the loss in a term is
+        that at $P=0$. It still follows the residuals, through $Q$; once these have collapsed, $Q$ is of the order of
+        $P^2$ and the slopes are constants. **Until something is learned, the product of losses is the weighted sum**
+        $\sum_t e_tL_t$. The first order in the progress $p_m=-w_mS_mP_m$ adds $\sum_mL_{tm}p_m$ to the slope in $t$,
+        and moves the path $x$ by $d$,"""
     )
-    form = coopetition().form
-    planes, _, _ = symbols(form)
-    field = plateau_field(form)
-    b, c = planes["b"], planes["c"]
-    squares = [b.u * field[b.u] + b.v * field[b.v], c.u * field[c.u] + c.v * field[c.v]]
-    page.check(
-        r"$|b|^2 - |c|^2$ is conserved on the plateau as it is in the full model",
-        1 + squares[0] - squares[1],
-        sp.Integer(1),
-    )
-
-
-def closed_or_not(page: Page) -> None:
-    """What the quadrature gives on the same runs."""
-    found = xr.load_dataset(page.uses(DATA), engine="h5netcdf")
-    rows = ["| starts | predictor | emerge | scored | R² of log time | median error | in vain |", "|---" * 7 + "|"]
-    for scaled, starts in ((False, "standard normal"), (True, "scaled by 0.1..1")):
-        runs = found.sel(scaled=scaled)
-        for name, what in (("predicted", "`emergence_time`"), ("quadrature", "`escape`, no damping")):
-            both = (runs.measured.notnull() & runs[name].notnull()).values
-            square, error = accuracy(runs.measured.values[both], runs[name].values[both])
-            came, vain = int(runs.measured.notnull().sum()), int((runs.measured.isnull() & runs[name].notnull()).sum())
-            row = (starts, what, f"{came:,}", f"{both.sum():,}", f"{square:.3f}", f"{error:.1%}")
-            rows.append("| " + " | ".join((*row, f"{vain} of {runs.measured.size - came}")) + " |")
-    standard = found.sel(scaled=False)
+    page.equation(r"\dot d", r"J(x)\,d - \sum_t\Big(\sum_m L_{tm}\,p_m\Big)\nabla L_t,\qquad d(0)=0")
+    names = {t: sp.Symbol(t, nonnegative=True) for t in form.terms}
+    at = {names[m]: reference[m] for m in form.mechanisms}
+    for t, name in names.items():
+        slope = sp.diff(form.expression, name)
+        added = sp.Add(*(sp.diff(slope, names[m]).subs(at) * progress[m] for m in form.mechanisms))
+        exact = slope.subs({names[m]: sp.sympify(values[m]) for m in form.mechanisms})
+        page.check(
+            f"for the product of two losses the slope in {t} of zeroth and first order together is the exact one",
+            exact + 1,
+            slope.subs(at) + added + 1,
+        )
     page.text(
-        r"""**No closed form.** Without damping the plateau is integrable, and the time is a one-dimensional integral
-        ([cooperation](cooperation.md), `toymodel.escape`). Where residuals damp it is not enough. On the runs of
-        `benchmarks/theory_emergence.py` (alpha, mu_icl, the entries of $d$ and starts drawn at random):"""
+        r"""So what the first order leaves out is of second order in $d$. A mechanism emerges where
+        $g=L_m/e_m-\frac12$ is zero at $x+d$ (`tm.theory.emergence`). The share of the time that $d$ changes, how far it
+        changes the slope in $m$ and the speed of $g$ say whether that is small: outside of 20 %, of 0.4, and
+        of 0.4 to 3 the prediction is NaN. It is NaN where another mechanism is learned first; so it is no longer
+        blind to that."""
     )
+
+
+def three_waves(page: Page) -> None:
+    """The undamped plateau of mechanisms with one private vector each."""
+    page.section("Small starts: the three-wave system")
+    k, x = sp.symbols("k1:4", positive=True), sp.symbols("x1:4", real=True)
+    b, c, g, t, s = sp.symbols("b c g t s", real=True)
+    strength = sp.sqrt(sum(ki**2 for ki in k))
+    mixed = sum(ki * xi for ki, xi in zip(k, x, strict=True)) / strength
+    page.text(
+        r"""Let every mechanism have one private vector $x_m$, and all share $b$ and $c$. Without damping
+        $\dot x_m=k_mbc$, $\dot b=\sum_mk_mx_m\,c$, $\dot c=\sum_mk_mx_m\,b$. With $K^2=\sum_mk_m^2$ and
+        $A=\sum_mk_mx_m/K$ this is the three-wave system,"""
+    )
+    page.equation(r"\dot A", r"K\,bc,\qquad \dot b=K\,Ac,\qquad \dot c=K\,Ab")
+    along = sum(sp.diff(mixed, xi) * ki * b * c for ki, xi in zip(k, x, strict=True))
+    page.check("the first, for three mechanisms", along, strength * b * c)
+    page.check("the other two", sum(ki * xi for ki, xi in zip(k, x, strict=True)) * c, strength * mixed * c)
+    wave, rate = sp.symbols("A K", positive=True)
+    page.check(
+        "$A^2-b^2$ (and $A^2-c^2$) is conserved", 1 + 2 * wave * rate * b * c - 2 * b * rate * wave * c, sp.Integer(1)
+    )
+    y, square_b, square_c = sp.symbols("y B2 C2", positive=True)
+    speed = 2 * rate * sp.sqrt((y + wave**2) * (y + square_b) * (y + square_c))
+    page.text(
+        r"""So $y=A^2-A_0^2$ has $\dot y=2KAbc$ with $A^2=A_0^2+y$, $b^2=b_0^2+y$, $c^2=c_0^2+y$, and the time until all
+        diverge is Carlson's integral,"""
+    )
+    page.equation("t", r"\frac1K\,R_F(A_0^2,b_0^2,c_0^2)\ \ (A_0b_0c_0>0)")
+    page.check(
+        "its integrand",
+        1 / speed,
+        sp.Rational(1, 2) / sp.sqrt((y + wave**2) * (y + square_b) * (y + square_c)) / rate,
+    )
+    page.text(
+        r"""For $A_0b_0c_0<0$ all three squares first fall by the least of them, $m$, where one factor changes its sign;
+        both ways together take $(2R_F(A_0^2-m,b_0^2-m,c_0^2-m)-R_F(A_0^2,b_0^2,c_0^2))/K$. The time at which a
+        mechanism has learned its share of the target is $R_F$ of the squares there, over $K$, before the divergence.
+        Residuals of the start damp $A$, $b$ and $c$; where they do so at one rate $g$, with $u=e^{-gt}\tilde u$ and
+        the clock $s=(1-e^{-gt})/g$, nothing else changes:"""
+    )
+    first, second, third = (sp.Function(f)(s) for f in "abc")
+    clock = (1 - sp.exp(-g * t)) / g
+    damped = sp.exp(-g * t) * first
+    moved = sp.diff(damped, t) + sp.exp(-g * t) * sp.diff(first, s) * sp.diff(clock, t)
+    page.check(
+        r"$\dot u=-gu+Kvw$ for $u=e^{-gt}\tilde u(s)$ if $\tilde u'=K\tilde v\tilde w$",
+        moved.subs(sp.Derivative(first, s), rate * second * third).subs({first: 2, second: 3, third: 5}),
+        (-g * damped + rate * sp.exp(-2 * g * t) * second * third).subs({first: 2, second: 3, third: 5}),
+    )
+    page.text(
+        r"""That is $t\to-\ln(1-gt)/g$, and no emergence for $gt\ge1$; for rates that differ their mean is taken, and
+        beyond $gt=0.2$ the closed form is NaN. For overlaps of one scale $\sigma$, normal and independent, $A$, $b$ and
+        $c$ are three independent normal numbers of that scale whatever the drives, so $t\,\sigma K$ has **one law
+        without parameters** for every model of this kind."""
+    )
+    levels = (0.05, 0.25, 0.5, 0.75, 0.95)
+    quantiles = universal_quantiles(levels)
+    page.text(
+        "Its quantiles at "
+        + ", ".join(f"{q:.0%}" for q in levels)
+        + " are "
+        + ", ".join(f"{q:.2f}" for q in quantiles)
+        + "."
+    )
+
+
+def measured(page: Page) -> None:
+    """How the predictions do on the runs of the benchmark."""
+    data = xr.load_dataset(page.uses(DATA), engine="h5netcdf")
+    rows = [
+        "| starts | predictor | emerge | predicted | R² of log time | median error | 95th percentile | over 50 % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    titles = {
+        "standard": "standard normal",
+        "scaled": "scaled by 0.1..1",
+        "large": "scaled by 2",
+        "dims": "standard, dims of 5..100",
+    }
+    for kind, title in titles.items():
+        here = data.sel(kind=kind)
+        for name, text in (("frozen", "weighted sum"), ("predicted", "first order")):
+            rows.append(row(title, text, here.measured, here[name].where(here[name] < 50_000)))
+        both = here.measured.notnull() & here.predicted.notnull()
+        square, error = accuracy(here.measured.values[both], here.predicted.values[both])
+        assert square > 0.998 and error < 0.015, (kind, square, error)
+    for scale in data.scale.values:
+        here = data.sel(scale=scale)
+        rows.append(row(f"scale {scale:g}", "closed form", here.small_measured, here.small_predicted))
+    page.text("On the runs of `benchmarks/theory_emergence.py` (alpha, mu_icl, entries and starts drawn at random):")
     page.lines("\n".join(rows))
+    law = universal_quantiles((0.05, 0.25, 0.5, 0.75, 0.95))
+    found = data.small_scaled.sel(scale=0.01).quantile([0.05, 0.25, 0.5, 0.75, 0.95]).values
     page.text(
-        f"""The reason: the quadrature needs a damping (the fastest rate at the start, times the time) below 0.1, and of
-        the {standard.measured.size:,} standard normal starts {int((standard.damping < 0.1).sum())} are in that range;
-        the median is {float(standard.damping.median()):.0f}. A vector of $n$ normal entries has a residual of about
-        $\\sqrt{{n-1}}$ beside an overlap of 1. The residuals of $b$ and $c$ and of $a$ and $d$ collapse first, at rates
-        that depend on one another, and take the overlaps down by a factor that depends on how the collapse and the
-        first growth overlap in time; the conserved quantities that make the undamped plateau integrable are lost. What
-        predicts the time is therefore an integration: five numbers on the plateau."""
+        "Measured quantiles of $t\\sigma K$ at scale 0.01: "
+        + ", ".join(f"{q:.2f}" for q in found)
+        + f", within {np.abs(found / law - 1).max():.1%} of the law."
+    )
+
+
+def row(starts: str, predictor: str, time: xr.DataArray, predicted: xr.DataArray) -> str:
+    """One row of the table."""
+    both = (time.notnull() & predicted.notnull()).values
+    square, middle = accuracy(time.values[both], predicted.values[both])
+    error = np.abs(predicted.values[both] / time.values[both] - 1)
+    return (
+        f"| {starts} | {predictor} | {int(time.notnull().sum()):,} | {both.sum():,} | {square:.4f} | {middle:.2%} | "
+        f"{np.percentile(error, 95):.1%} | {(error > 0.5).sum()} |"
     )
 
 
@@ -330,30 +387,39 @@ def build() -> Page:
             "On the plateau the losses are those of mechanisms that have learned nothing: products of overlaps and of "
             "residuals are small against the products of the targets.",
             "For growth rates: one shared overlap is much larger than the other coordinates.",
-            "For the predictor: the residuals of $a$ and $d$ decay as the cost alone, and the first collapse of $b$ "
-            "and $c$, would have it, the two effects multiplied; ICL is not preceded by CIWL.",
+            "For the first order: what is learned is small until the mechanism emerges.",
+            "For the closed form: small starts, one private vector a mechanism, two shared ones, damping at one rate.",
         ],
     )
     page.section("Statement")
     page.text(
         r"""While nothing is learned the model moves with constant coefficients: one drive $k_m$ for each mechanism and
         one damping $h_t$ for each term. With one shared overlap at $B$ the rest grows at the rate
-        $B\sqrt{k_1^2+k_2^2}$, with CIWL blocked at $Bk_1$. When ICL emerges is predicted by integrating five of
-        the model's eight numbers in a background that is known in closed form, for small starts and for random starts
-        with large residuals; without damping one integral is enough, with it there is no closed form."""
+        $B\sqrt{k_1^2+k_2^2}$, with CIWL blocked at $Bk_1$. Until something is learned the product of the losses acts as
+        a weighted sum of them, and the first order in what is learned predicts when ICL emerges from any start. From
+        small starts that time is closed, an elliptic integral, and its distribution has no parameter."""
     )
     constant_coefficients(page)
     growth(page)
-    decays(page)
-    predictor(page)
-    closed_or_not(page)
+    weighted_sum(page)
+    three_waves(page)
     simulations(page)
+    measured(page)
     page.section("Limits of validity")
     page.text(
-        """The predictor is blind to what is learned first: where CIWL comes before ICL it predicts an emergence that
-        does not happen, or comes later (*in vain* above: about half of the runs in which ICL does not emerge). The
-        closed background assumes that the cost and the collapse act one by one. Step sizes at which descent leaves the
-        flow are outside."""
+        """The first order is NaN for 5 to 15 % of the runs of the published model that emerge, most of them runs in
+        which CIWL is learned with or before ICL, and for more where the target of d is short. It follows the flow:
+        descent with step 1 is 0.4 % from it in the median. An integration of 16 numbers, it costs about as much as the
+        run of 50,000 steps that it predicts, or less; what it gives beside the time is why. The closed form knows only
+        the residuals of the start."""
+    )
+    page.section("What is new and what is textbook")
+    page.text(
+        """That growth from small starts is exponential or hyperbolic with rates set by the data is known from deep
+        linear networks (Saxe et al. 2014, arXiv 1312.6120), and plateaus between saddles from Zhang et al. (2501.16265)
+        and Kunin et al. (2506.06489). In Musat (2511.01033) the parts of an attention network are
+        learned in the order of their drives. The three-wave integral and Carlson's form are textbook. New here: the
+        weighted sum for any function of losses with its first order, and the parameter-free law of small starts."""
     )
     return page
 

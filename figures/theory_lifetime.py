@@ -4,7 +4,7 @@ import numpy as np
 
 import toymodel as tm
 from toymodel import plotting
-from toymodel.theory.lifetime import asymptotics
+from toymodel.theory.transience import asymptotics
 
 MODEL = tm.coopetition(mu_ciwl=0.0)
 WITHIN = 0.2  # of the law, in the outer regimes

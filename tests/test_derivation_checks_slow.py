@@ -10,7 +10,7 @@ import sympy as sp
 import weight_decay
 from page import Page
 
-from toymodel.theory import lifetime as theory_of_lifetime
+from toymodel.theory import transience as theory_of_lifetime
 
 pytestmark = pytest.mark.slow
 

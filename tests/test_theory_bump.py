@@ -8,7 +8,7 @@ import sympy as sp
 import xarray as xr
 
 import toymodel as tm
-from toymodel.theory import bump as theory
+from toymodel.theory import bumps as theory
 
 pytestmark = pytest.mark.slow
 

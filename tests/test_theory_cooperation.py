@@ -10,7 +10,8 @@ from scipy.integrate import quad
 from theory_cooperation import Candidate, speed_up_error, with_claim
 
 import toymodel as tm
-from toymodel.theory import cooperation, escape
+from toymodel.theory import cooperation
+from toymodel.theory import quadrature as escape
 
 pytestmark = pytest.mark.slow
 

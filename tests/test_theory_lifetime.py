@@ -10,7 +10,7 @@ from theory_lifetime import DATA, GRIDS, MODEL, START, compared, errors, exponen
 
 import toymodel as tm
 from toymodel.reduction import symbols
-from toymodel.theory import lifetime as theory
+from toymodel.theory import transience as theory
 from toymodel.theory.arrays import function
 
 pytestmark = pytest.mark.slow

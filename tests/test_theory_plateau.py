@@ -1,13 +1,10 @@
-"""The plateau: coefficients, decay and the predicted time of emergence, against the full model and scipy."""
+"""The plateau: its coefficients and growth rates against the gradient of the full model."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import plateau as derivation
 import pytest
 import sympy as sp
-from scipy.integrate import solve_ivp
-from theory_emergence import measured, random_runs, score
 
 import toymodel as tm
 from toymodel.reduction import Plane, reduced_loss
@@ -52,72 +49,10 @@ def test_coefficients_of_the_published_model_by_hand():
     assert sp.expand(damping["cost"] - alpha * w3) == 0
 
 
-@pytest.mark.parametrize(("r0", "delta", "h"), [(3.0, 0.0, 0.2), (3.0, 2.0, 0.2), (1e-3, 5.0, 0.01), (4.0, 1e-9, 0.3)])
-def test_decay_solves_its_equation(r0, delta, h):
-    times = np.array([0.0, 0.5, 3.0, 20.0])
-    exact = solve_ivp(
-        lambda t, r: -2 * h * r * (r + delta), (0, 20), [r0], t_eval=times, rtol=1e-11, atol=1e-14, method="LSODA"
-    ).y[0]
-    with jax.enable_x64(True):
-        found = plateau.decay(np.full(4, r0), np.full(4, delta), np.full(4, h), times)
-    np.testing.assert_allclose(found, exact, rtol=1e-7, atol=1e-12)
-
-
-def test_decay_is_its_expression():
-    expression = plateau.decay_expression()
-    values = {"r0": 2.0, "delta": 0.7, "h": 0.3, "t": 1.9}
-    with jax.enable_x64(True):
-        found = float(plateau.decay(**{name: jnp.asarray([value]) for name, value in values.items()})[0])
-    symbols = {s.name: s for s in expression.free_symbols}
-    assert found == pytest.approx(float(expression.subs({symbols[k]: v for k, v in values.items()})), rel=1e-12)
-
-
-@pytest.mark.parametrize("scaled", [False, True])
-def test_emergence_is_predicted_from_random_starts(scaled):
-    start, weights, parameters = random_runs(300, seed=11, scaled=scaled)
-    time = measured(start, weights, parameters, steps=20_000)
-    predicted = plateau.emergence_time(tm.coopetition(), start, horizon=20_000, weights=weights, **parameters)
-    found = score(time, predicted)
-    assert found["emerge"] > 250 and found["not predicted to"] < 5
-    assert found["R2"] >= 0.95 and found["median error"] < 0.1
-    assert found["emerge"] - found["not predicted to"] == found["scored"]
-
-
-def test_a_wrong_drive_predicts_worse(monkeypatch):
-    """The score is not so lax that a drive of 80 % would pass."""
-    start, weights, parameters = random_runs(100, seed=11)
-    time = measured(start, weights, parameters, steps=10_000)
-    right = plateau.numbers_of
-
-    def wrong(*arguments):
-        drive, damping = right(*arguments)
-        return {m: 0.8 * k for m, k in drive.items()}, damping
-
-    monkeypatch.setattr(plateau, "numbers_of", wrong)
-    predicted = plateau.emergence_time(tm.coopetition(), start, horizon=10_000, weights=weights, **parameters)
-    assert score(time, predicted)["median error"] > 0.1
-
-
-def test_blocked_runs_are_predicted_too():
-    model = tm.coopetition()
-    start = tm.random_start(model, range(60), scale=0.3)
-    runs = tm.descend(model, start, 20_000, every=10, interventions=[tm.Clamp("d", overlap=0, residual=0)])
-    time = tm.measure(runs).emergence.sel(mechanism="icl")
-    predicted = plateau.emergence_time(model, start, horizon=20_000, without="ciwl")
-    found = score(time, predicted)
-    assert found["R2"] > 0.99 and found["median error"] < 0.05
-
-
-def test_a_run_that_cannot_emerge_is_nan():
-    model = tm.coopetition()
-    start = tm.aligned_start(model, overlap={"a": 0.1, "b": 0.0, "c": 0.0, "d": 0.1}, residual=1.0)
-    assert plateau.emergence_time(model, start, horizon=5_000).isnull()
-
-
 FACTOR = sp.Rational(10**12 + 1, 10**12)
 
 
-@pytest.mark.parametrize("section", [derivation.constant_coefficients, derivation.growth, derivation.decays])
+@pytest.mark.parametrize("section", [derivation.constant_coefficients, derivation.growth])
 def test_the_algebra_holds(section):
     page = derivation.Page(derivation.__file__, "", [])
     section(page)
@@ -145,24 +80,3 @@ def test_a_wrong_rate_is_found(monkeypatch, name):
     monkeypatch.setattr(derivation, "growth_expressions", lambda: {**right, name: right[name] * FACTOR})
     with pytest.raises(AssertionError, match="differ"):
         derivation.growth(derivation.Page(derivation.__file__, "", []))
-
-
-def test_a_wrong_decay_is_found(monkeypatch):
-    monkeypatch.setattr(derivation, "decay_expression", lambda: plateau.decay_expression() * FACTOR)
-    with pytest.raises(AssertionError, match="differ"):
-        derivation.decays(derivation.Page(derivation.__file__, "", []))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"horizon": -1.0}, "horizon"),
-        ({"without": "icl"}, "without must be None or 'ciwl', got 'icl'"),
-        ({"model": tm.long_pathway()}, "mechanisms of three vectors"),
-        ({"model": tm.induction()}, "must have the mechanisms icl and ciwl"),
-    ],
-)
-def test_errors_name_the_argument(arguments, message):
-    model = arguments.pop("model", tm.coopetition())
-    with pytest.raises(ValueError, match=message):
-        plateau.emergence_time(model, tm.aligned_start(model), **arguments)

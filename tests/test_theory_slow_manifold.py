@@ -10,7 +10,8 @@ from page import assert_equal
 
 import toymodel as tm
 from toymodel.reduction import symbols
-from toymodel.theory import lifetime, slow_manifold
+from toymodel.theory import slow_manifold
+from toymodel.theory import transience as lifetime
 
 pytestmark = pytest.mark.slow
 

@@ -11,6 +11,7 @@ from .presets import LONG_PATHWAY_START as LONG_PATHWAY_START
 from .presets import coopetition as coopetition
 from .presets import induction as induction
 from .presets import long_pathway as long_pathway
+from .presets import shared_encoder as shared_encoder
 from .simulation.descent import descend as descend
 from .simulation.flow import flow as flow
 from .simulation.interventions import Block as Block

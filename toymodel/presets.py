@@ -1,4 +1,4 @@
-"""Models with a name: the paper's, one with a longer pathway, and an induction head.
+"""Models with a name: the paper's, two with a longer pathway of ICL, and an induction head.
 
 Sources: Singh et al. 2025 (arXiv 2503.05631), section 6, and Singh et al. 2024 (arXiv 2404.07129).
 """
@@ -66,6 +66,30 @@ LONG_PATHWAY_START = FrozenDict(
         "target_scale": FrozenDict({"a": 1.0, "b": 1.0, "c": 1.0, "d": 4.0, "e": 1.0}),
     }
 )  # arguments of random_start in the region of long_pathway
+
+
+def shared_encoder(
+    alpha: float = 0.1, mu_icl: float = 0.1, mu_ciwl: float = 0.0, dims: tuple[int, int, int, int] = (20, 20, 20, 160)
+) -> Model:
+    """The paper's model with the shared vectors twice in the pathway of in-context learning: icl = a b b c c.
+
+    Induction compares two exemplars that went through one encoder, one as key and one as query, and reads out what
+    was found in the same way; lookup in the weights takes each of them once. So b and c are twice in ICL and once in
+    CIWL. From starts of one scale for all vectors, `random_start(shared_encoder(), seeds, scale=0.3)`, and with the
+    paper's dimensions, targets, alpha and mu, ICL comes first, is transient, and does not emerge in time once CIWL is
+    blocked (`derivations/cooperation.py`). `dims` are those of a, b, c, d.
+
+    >>> print(*shared_encoder().conserved(), sep="\\n")
+    d/dt(|b|**2 - |c|**2) = 0
+    d/dt(2*|a|**2 - |b|**2 + |d|**2) = -12*alpha*cost
+    """
+    return Model(
+        mechanisms={"icl": "abbcc", "ciwl": "dbc"},
+        costs={"cost": "ad"},
+        loss=_coopetition_loss,
+        dims=_dims_of("abcd", dims),
+        parameters={"mu_icl": mu_icl, "mu_ciwl": mu_ciwl, "alpha": alpha},
+    )
 
 
 def _coopetition_loss(icl, ciwl, cost, *, mu_icl, mu_ciwl, alpha):

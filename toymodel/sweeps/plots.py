@@ -20,7 +20,7 @@ from toymodel import plotting
 from toymodel.model import Model
 from toymodel.presets import coopetition
 from toymodel.start import aligned_start
-from toymodel.theory.lifetime import lifetime
+from toymodel.theory.transience import lifetime
 
 PHASE_COLOURS = {
     "plateau": "#D9D9D9",

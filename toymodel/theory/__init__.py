@@ -1,7 +1,7 @@
 """What the model does, derived: closed forms where there are any, else small integrations and equations to be solved.
 
-It predicts and does not simulate. Each module names the derivation that it comes from; names are imported from their
-modules when they are first used.
+`tm.theory.X` is the one way to all public names, which are listed in the stub beside this file. Each module names the
+derivation that it comes from. Theory predicts: no module here imports an integrator of runs, nor a record.
 """
 
 import lazy_loader as _lazy

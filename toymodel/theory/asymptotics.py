@@ -12,7 +12,6 @@ stays), and none for mu_icl, mu_ciwl > 0: bc grows without bound as t^(1/5), and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -25,7 +24,7 @@ from toymodel.presets import coopetition
 from toymodel.reduction import symbols
 from toymodel.simulation.problem import problem_of_start
 from toymodel.theory import compiled as of
-from toymodel.theory.plateau import emergence_time
+from toymodel.theory.weighted_sum import emergence
 
 BOTH = "icl+ciwl"
 
@@ -89,8 +88,8 @@ def asymptotic_strategy(
 
     Arguments as in `tm.flow`, for a model like the paper's. Range: alpha > 0 and a generic start (one that does
     not lie on the stable set of the plateau, which has no volume). Exact but for mu_icl = mu_ciwl = 0: there the
-    strategy that escapes from the plateau first (`emergence_time` for either) is taken, which is right in 93 to 95 % of
-    random sets (benchmarks/theory_asymptotics.py). How long it takes is another matter: `lifetime`, about
+    strategy that escapes from the plateau first (`tm.theory.emergence` for either) is taken, which is right in 93 to
+    95 % of random sets (benchmarks/theory_asymptotics.py). How long it takes is another matter: `lifetime`, about
     alpha/mu_icl^2, for the end of ICL. Labelled numbers only: not for jax.jit.
     """
     if of.letters(model) != ("a", "d", "b", "c") or model.form.expression != coopetition().form.expression:
@@ -108,19 +107,15 @@ def asymptotic_strategy(
 
 
 def _first(problem: Any, model: Model, start: xr.Dataset, parameters: Mapping[str, Any]) -> np.ndarray:
-    """The strategy that escapes first: the time of CIWL is that of ICL in the model with both swapped."""
-    swap = {"icl": "ciwl", "ciwl": "icl"}
+    """The strategy whose plateau ends first, by the weighted sum of the losses and its first order."""
     weights = {t: problem.weights[t] for t in model.form.terms}
-    mirrored = replace(
-        model,
-        mechanisms={m: model.mechanisms[swap[m]] for m in model.mechanisms},
-        weights={swap.get(t, t): w for t, w in model.weights.items()},
-    )
-    turned = {swap.get(t, t): w for t, w in weights.items()}
     nothing = {**parameters, "mu_icl": 0.0, "mu_ciwl": 0.0}
-    one = emergence_time(model, start, weights=weights, **nothing)
-    other = emergence_time(mirrored, start, weights=turned, **nothing)
-    icl, ciwl = (np.nan_to_num(problem.batch.flat(t), nan=np.inf) for t in (one, other))
+    icl, ciwl = (
+        np.nan_to_num(
+            problem.batch.flat(emergence(model, start, mechanism=m, weights=weights, **nothing)["frozen"]), nan=np.inf
+        )
+        for m in ("icl", "ciwl")
+    )
     return np.where(icl <= ciwl, "icl", "ciwl")
 
 

@@ -22,8 +22,8 @@ import xarray as xr
 from toymodel.model import Model
 from toymodel.simulation.problem import problem_of_start
 from toymodel.start import aligned_start
-from toymodel.theory.escape import LEARNED, SHARE, escape
 from toymodel.theory.plateau import numbers_of, parts_of
+from toymodel.theory.quadrature import LEARNED, SHARE, escape
 
 B, K1, K2, GA, GD = sp.symbols("B k1 k2 g_a g_d", positive=True)
 SCALE, D0 = sp.symbols("sigma d0", positive=True)

@@ -26,8 +26,8 @@ from toymodel.simulation.problem import problem_of_start
 from toymodel.theory.arrays import check, function
 from toymodel.theory.conserved import label
 from toymodel.theory.equilibria import functions
-from toymodel.theory.escape import SHARE
 from toymodel.theory.plateau import parts_of
+from toymodel.theory.quadrature import SHARE
 
 
 @cache

@@ -5,7 +5,7 @@ On abc = S_icl the loss slides down within the manifold: with g the gradient of 
     d(a, b, c, d)/dt = -dL/dx + g (g . dL/dx) / g^2        at a = S_icl/p, b = c = sqrt(p),
 
 an autonomous flow of p and d. It holds while ICL keeps its product; where CIWL is learned too, the equilibria of a and
-d for a given p fold (`toymodel.theory.lifetime.fold`) and ICL ends. Drawn by `figures/theory_portrait.py`.
+d for a given p fold (`toymodel.theory.transience.fold`) and ICL ends. Drawn by `figures/theory_portrait.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from toymodel.model import Model
 from toymodel.reduction import symbols
 from toymodel.theory import compiled as of
 from toymodel.theory.arrays import check, check_zero, function
-from toymodel.theory.lifetime import MISSING, balance, fold, form, target
+from toymodel.theory.transience import MISSING, balance, fold, form, target
 
 
 @cache
@@ -60,7 +60,7 @@ def coexisting(model: Model, missing: Any, **parameters: Any) -> Any:
 def end_of_coexistence(model: Model, **parameters: Any) -> Any:
     """The fold's p for a model like the paper's with mu_ciwl = 0; parameters as numbers or arrays (numpy or JAX).
 
-    To leading order in a^2/p and d^2/p. Coexistence needs more than `toymodel.theory.lifetime.least_fold`.
+    To leading order in a^2/p and d^2/p. Coexistence needs more than `toymodel.theory.transience.least_fold`.
     """
     return function(fold())(**_numbers(model, parameters))
 

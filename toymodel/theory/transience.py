@@ -31,7 +31,7 @@ from toymodel.presets import coopetition
 from toymodel.reduction import cost_loss, symbols, terms
 from toymodel.theory import compiled as of
 from toymodel.theory.arrays import function
-from toymodel.theory.escape import SHARE
+from toymodel.theory.quadrature import SHARE
 
 LEFT = SHARE  # of abc/S_icl at which ICL is no longer learned
 MISSING = sp.symbols("e1 e2 p", positive=True)  # what is missing of abc and of dbc, and p = bc
