@@ -200,7 +200,7 @@ def test_no_variable_of_a_record_or_a_sweep_can_be_a_name():
     model = three_mechanisms()
     start = tm.paper_start(model, range(2), heads={"a": 2})
     runs = [
-        tm.descend(model, start, 3, stop_below=1.0, lr=0.01, interventions=[tm.Clamp("a", entries=2)]),
+        tm.descend(model, start, 3, first_below=1.0, lr=0.01, interventions=[tm.Clamp("a", entries=2)]),
         tm.flow(model, start, 1.0, method="LSODA", events={"half": lambda seen: seen["loss"] - 0.5}),
         tm.sweep(model, {"alpha": [0.1, 0.2]}, range(2), 3, lr=0.01, every=1, stop_below=1.0),
         tm.sweep(model, {"alpha": tm.log(0.1, 0.2)}, 1, 3, lr=0.01, design=tm.samples(2)),

@@ -101,8 +101,8 @@ def _with_time_learned() -> dict[str, Any]:
     """`toymodel.measures` with one more measure, as an edit of that file would make it."""
     begin, finished = {**measures.BEGIN, "count": 0.0}, measures.finished
 
-    def with_count(known, inside, last_time):
-        return {**finished(known, inside, last_time), "time_learned": known["count"]}
+    def with_count(known, inside, last, unit=1.0):
+        return {**finished(known, inside, last, unit), "time_learned": known["count"]}
 
     return {
         "BEGIN": begin,

@@ -1,13 +1,10 @@
-"""The measures that a sweep computes as it runs are those of `tm.measure` on a whole record."""
-
-import jax
 import numpy as np
 import pytest
 import xarray as xr
 
 import toymodel as tm
-from toymodel.simulation.problem import problem_of_start
-from toymodel.sweeps import kernel
+from toymodel.simulation import descent
+from toymodel.simulation.kernel import LANES
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +16,7 @@ TIMES = ("emergence", "end", "lifetime", "minimum_time", "bump_time")
 def problem():
     """Runs in which everything happens within few steps: large steps, all sorts of starts and parameters."""
     rng = np.random.default_rng(3)
-    runs = kernel.WIDTH
+    runs = 16 * LANES
 
     def along(values):
         return xr.DataArray(values, dims="run")
@@ -27,63 +24,49 @@ def problem():
     model = tm.coopetition(dims=(3, 3, 3, 6))
     start = tm.random_start(model, seeds=range(runs), scale=0.8).rename(seed="run").drop_vars("run")
     parameters = {"alpha": along(rng.uniform(0, 3, runs)), "mu_icl": along(10 ** rng.uniform(-3, 0, runs))}
-    with jax.enable_x64(True):
-        return problem_of_start(model, start, (), None, parameters), start
+    return model, start, parameters
 
 
-def carried(problem, steps, lr=0.3, **others):
-    whole, start = problem
-    with jax.enable_x64(True):
-        return kernel.descend_measured(whole, whole.reduced(start), steps, np.full(kernel.WIDTH, lr), **others)
+def measured(problem, steps, stop_below=None):
+    model, start, parameters = problem
+    return tm.descend(model, start, steps, lr=0.3, observe=tm.Measures(stop_below), **parameters)
 
 
-def recorded(problem, steps):
-    """The kernel's own losses at every step, from runs of 1, 2, ... steps, as a record."""
-    lasts = [carried(problem, 1, lr=0.0), *(carried(problem, n) for n in range(1, steps + 1))]
-    variables = {}
-    for m in ("icl", "ciwl"):
-        variables[f"loss_{m}"] = (("run", "time"), np.stack([last[f"last_{m}"] for last in lasts], 1))
-        variables[f"unlearned_{m}"] = ("run", 2 * lasts[0][f"inside_{m}"])
-    return xr.Dataset(variables, coords={"time": np.arange(steps + 1.0)})
+def plain_measures(times, losses, inside):
+    """The measures of one mechanism of one run, from their definitions and not in their running form."""
+    learned = losses < inside
+    lowest = int(losses.argmin())
+    found = dict.fromkeys(("emergence", "end", "bump_time"), np.nan)
+    found |= {"minimum": losses[lowest], "minimum_time": times[lowest], "final": losses[-1], "lasts": learned[-1]}
+    if learned.any():
+        found["emergence"] = times[learned.argmax()]
+        gone = ~learned & (times > times[lowest])
+        found["end"] = times[gone.argmax()] if gone.any() else np.nan
+    found["lifetime"] = (times[-1] if learned[-1] else found["end"]) - found["emergence"]
+    before = losses[: learned.argmax()] if learned.any() else losses
+    rises = before - np.minimum.accumulate(before) if len(before) else np.zeros(1)
+    found["bump"] = max(rises.max(), 0.0)
+    if found["bump"] > 0:
+        found["bump_time"] = times[rises.argmax()]
+    return found
 
 
-def test_wide_and_narrow_calls_give_the_same_bits(monkeypatch):
-    over = dict(alpha=tm.log(1e-2, 1, 40), mu_icl=tm.log(1e-3, 1, 40))
-    cuts = []
-    pieces = kernel._pieces
-    monkeypatch.setattr(kernel, "_pieces", lambda lanes: cuts.append(pieces(lanes)) or pieces(lanes))
-    narrow = tm.sweep(tm.coopetition(), over, seeds=7, steps=60)
-    monkeypatch.setattr(kernel, "WIDE", 1024)
-    wide = tm.sweep(tm.coopetition(), over, seeds=7, steps=60)
-    assert narrow.identical(wide)
-    lanes = {
-        name: [len(range(2048)[piece]) for piece in cut] for name, cut in (("narrow", cuts[0]), ("wide", cuts[-1]))
-    }
-    assert lanes == {"narrow": [512] * 4, "wide": [1024] * 2}
-
-
-def test_measures_carried_in_the_loop_are_those_of_the_record(problem):
-    record = recorded(problem, STEPS)
-    expected = tm.measure(record)
-    found = carried(problem, STEPS)
-    finite = found["finite"] > 0
-    assert finite.mean() > 0.9
-    happened = {name: 0 for name in ("emergence", "end", "bump")}
-    for m in ("icl", "ciwl"):
-        of = expected.sel(mechanism=m)
-        quantities = {"emergence": "emergence", "minimum": "lowest", "minimum_time": "when", "bump": "bump"}
-        for name, key in quantities.items():
-            mine = np.where(np.isinf(found[f"{key}_{m}"]), np.nan, found[f"{key}_{m}"])
-            np.testing.assert_array_equal(mine[finite], of[name].values[finite], err_msg=f"{name} of {m}")
-        learned = np.isfinite(found[f"emergence_{m}"]) & finite
-        mine = np.where(np.isinf(found[f"end_{m}"]), np.nan, found[f"end_{m}"])
-        np.testing.assert_array_equal(mine[learned], of.end.values[learned])
-        rises = finite & (found[f"bump_{m}"] > 0)
-        np.testing.assert_array_equal(found[f"bump_at_{m}"][rises], of.bump_time.values[rises])
-        happened["emergence"] += learned.sum()
-        happened["end"] += np.isfinite(mine[learned]).sum()
-        happened["bump"] += rises.sum()
-    assert min(happened.values()) > 10, happened
+def test_measures_of_a_descent_follow_from_their_definitions(problem):
+    """Taken at every step without a record, against a plain transcription of the definitions on a whole record."""
+    model, start, parameters = problem
+    seen = measured(problem, STEPS)
+    finite = np.flatnonzero(seen.winner != "diverged")
+    assert len(finite) > 0.9 * seen.sizes["run"]
+    seen, parameters = seen.isel(run=finite), {p: value.isel(run=finite) for p, value in parameters.items()}
+    runs = tm.descend(model, start.isel(run=finite), STEPS, lr=0.3, **parameters)
+    xr.testing.assert_identical(tm.measure(runs).drop_attrs(), seen[list(tm.measure(runs))].drop_attrs())
+    for m in model.mechanisms:
+        losses, inside = runs[f"loss_{m}"].values, 0.5 * runs[f"unlearned_{m}"].values
+        expected = [plain_measures(runs.time.values, loss, level) for loss, level in zip(losses, inside, strict=True)]
+        for name in expected[0]:
+            values = np.array([one[name] for one in expected])
+            np.testing.assert_array_equal(seen[name].sel(mechanism=m), values, err_msg=f"{name} of {m}")
+    assert seen.emergence.isnull().any() and (seen.bump > 0).any() and seen.end.notnull().any()
 
 
 def test_a_sweep_has_the_measures_of_recorded_runs():
@@ -120,24 +103,23 @@ def test_a_run_that_falls_below_the_threshold_ends_there():
 
 
 def test_runs_that_have_ended_leave_the_batch_and_change_no_other(monkeypatch, problem):
-    whole = carried(problem, 400, stop_below=0.02)
-    monkeypatch.setattr(kernel, "SPAN", 16)
-    often = carried(problem, 400, stop_below=0.02)
-    assert 0.05 < np.isfinite(whole["stopped"]).mean() < 0.95
-    for name, values in whole.items():
-        np.testing.assert_array_equal(values, often[name], err_msg=name)
+    whole = measured(problem, 400, stop_below=0.02)
+    monkeypatch.setattr(descent, "SPAN", 16)
+    often = measured(problem, 400, stop_below=0.02)
+    assert 0.05 < whole.stopped.notnull().mean() < 0.95
+    xr.testing.assert_identical(whole, often)
 
 
 def test_a_run_that_stands_still_is_taken_out(monkeypatch):
-    """At the target the gradient vanishes: no step changes a bit, and the run costs two looks."""
+    """At the target the gradient vanishes: no step changes a bit, and the run costs one look."""
     model = tm.induction()
-    spans = []
-    monkeypatch.setattr(kernel, "SPAN", 8)
-    each = kernel.Lanes.each
-    monkeypatch.setattr(kernel.Lanes, "each", lambda self, *others: spans.append(1) or each(self, *others))
+    calls = []
+    monkeypatch.setattr(descent, "SPAN", 8)
+    task = descent._Blocks.task
+    monkeypatch.setattr(descent._Blocks, "task", lambda self, *others: calls.append(1) or task(self, *others))
     target = {"overlap_" + x: model.target_norms[x] for x in "abc"}
     swept = tm.sweep(model, {"residual_a": [0.0]}, start="aligned", steps=10_000, fixed=target)
-    assert len(spans) <= 6
+    assert len(calls) == 1
     assert swept["minimum"].item() < 1e-30
     assert swept["lasts"].item()
 
@@ -150,13 +132,6 @@ def test_a_diverging_run_is_named_so_and_spoils_no_other():
     xr.testing.assert_identical(swept.isel(lr=[0]).drop_attrs(), alone.drop_attrs())
 
 
-def test_float32_gives_the_same_phases():
-    over = {"alpha": tm.log(1e-2, 1, 6), "mu_icl": tm.log(1e-2, 1, 6)}
-    double, single = (tm.sweep(tm.coopetition(), over, range(3), 3000, precision=p) for p in ("float64", "float32"))
-    assert (double["phase"] == single["phase"]).mean() > 0.99
-    np.testing.assert_allclose(single["emergence"], double["emergence"], rtol=0.01)
-
-
 def test_a_flow_is_measured_as_recorded():
     model = tm.coopetition()
     swept = tm.sweep(model, {"alpha": [0.1, 0.3]}, seeds=[3, 5], steps=2000, integrator="flow", rtol=1e-6)
@@ -166,11 +141,3 @@ def test_a_flow_is_measured_as_recorded():
         swept["minimum"], expected["minimum"].transpose("alpha", "seed", "mechanism"), rtol=1e-3, atol=1e-9
     )
     assert (swept["phase"].values == expected["phase"].transpose("alpha", "seed").values).all()
-
-
-def test_a_wrong_number_of_lanes_is_refused(problem):
-    part = problem[0].block(slice(0, 10))
-    small = problem[1].isel(run=slice(0, 10))
-    with jax.enable_x64(True), pytest.raises(ValueError, match="multiple of"):
-        whole = problem_of_start(part.model, small, (), None, {})
-        kernel.descend_measured(whole, whole.reduced(small), 10, np.ones(10))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jaxtyping import TypeCheckError
 
-from toymodel.simulation.state import coordinates
+from toymodel.simulation.tensors import coordinates
 
 
 def test_a_wrong_shape_is_an_error():

@@ -62,8 +62,11 @@ def follow(n, loss, inside, emergence, lowest, lowest_at, end, bump, bump_at, la
     return emergence, lowest, lowest_at, end, bump, bump_at, last
 
 
-def finished(known: Mapping[str, np.ndarray], inside: Any, last_time: Any) -> dict[str, np.ndarray]:
-    """The measures of a mechanism from what is known of it at the end, in the units of the times it was followed at.
+def finished(known: Mapping[str, np.ndarray], inside: Any, last: Any, unit: Any = 1.0) -> dict[str, np.ndarray]:
+    """The measures of a mechanism from what is known of it at the end.
+
+    inside: the loss below which it is learned. last: the last time that it was followed at. unit: what times are
+    multiplied by.
 
     emergence                first time at which the mechanism is learned
     minimum, minimum_time    its lowest loss, and the first time at which that is reached
@@ -78,22 +81,22 @@ def finished(known: Mapping[str, np.ndarray], inside: Any, last_time: Any) -> di
     """
     happens = known["emergence"] < NEVER
     lasts = known["last"] < inside
-    emergence, end = _time(known["emergence"]), np.where(happens, _time(known["end"]), np.nan)
+    emergence, end = _time(known["emergence"], unit), np.where(happens, _time(known["end"], unit), np.nan)
     return {
         "emergence": emergence,
         "minimum": known["lowest"],
-        "minimum_time": _time(known["lowest_at"]),
+        "minimum_time": _time(known["lowest_at"], unit),
         "end": end,
-        "lifetime": np.where(happens, np.where(lasts, last_time, end) - emergence, np.nan),
+        "lifetime": np.where(happens, np.where(lasts, last * unit, end) - emergence, np.nan),
         "lasts": lasts,
         "bump": known["bump"],
-        "bump_time": np.where(known["bump"] > 0, _time(known["bump_at"]), np.nan),
+        "bump_time": np.where(known["bump"] > 0, _time(known["bump_at"], unit), np.nan),
         "final": known["last"],
     }
 
 
-def _time(of: np.ndarray) -> np.ndarray:
-    return np.where(of < NEVER, of, np.nan)
+def _time(of: np.ndarray, unit: Any) -> np.ndarray:
+    return np.where(of < NEVER, of * unit, np.nan)
 
 
 def follow_lines() -> list[str]:
@@ -143,6 +146,7 @@ def measure(runs: xr.Dataset) -> xr.Dataset:
     Raises ValueError for what is no record.
     """
     mechanisms = mechanisms_of(runs)
+    runs = runs.drop_vars("mechanism", errors="ignore")  # a label that a start made from other measures may carry
     dims = [d for d in runs[f"loss_{mechanisms[0]}"].dims if d != "time"]
     sizes = [runs.sizes[d] for d in dims]
     times = runs["time"].values.astype(float)

@@ -146,7 +146,7 @@ class Transformer(Network):
             raise ValueError(f"positions must be one of {POSITIONS}, got {positions!r}")
         if layers < 1:
             raise ValueError(f"layers must be at least 1, got {layers}")
-        if model % (2 * heads):
+        if heads < 1 or model % (2 * heads):
             raise ValueError(f"model must be a multiple of 2 x heads, got {model} and {heads} heads")
         embedding_key, label_key, position_key, read_out_key, *keys = jax.random.split(key, 4 + layers)
         tokens = 2 * pairs + 1

@@ -338,7 +338,8 @@ class _Blocks:
         rule, dims = self.run.rule, self.run.problem.model.dims
         if self.loop.rule != "noise":
             return np.zeros((1, 0, 1, 1))
-        found = np.zeros((until - at, self.loop.errors, blocks, LANES))
+        made = until - at
+        found = np.zeros((made + 1, self.loop.errors, blocks, LANES))  # one more for the look at the last state
         for b in range(blocks):
             draws = np.random.Generator(np.random.Philox(key=[rule.noise_seed, (first + b) << 32 | at // CHUNK]))
             lr = self.run.lr[np.minimum(np.arange(LANES) + (first + b) * LANES, self.runs - 1)]
@@ -346,14 +347,14 @@ class _Blocks:
             for i, n in enumerate(dims.values()):
                 normal = draws.standard_normal((2, CHUNK, LANES))
                 across = draws.chisquare(n - 2, (CHUNK, LANES)) if n > 2 else np.zeros((CHUNK, LANES))
-                here = slice(at % CHUNK, at % CHUNK + until - at)
+                here = slice(at % CHUNK, at % CHUNK + made)
                 if rule.drift_only:
-                    found[:, 3 * i + 2, b] = (n - 1) * scale**2
+                    found[:made, 3 * i + 2, b] = (n - 1) * scale**2
                     continue
-                found[:, 3 * i, b] = normal[0, here] * scale
+                found[:made, 3 * i, b] = normal[0, here] * scale
                 if n > 1:  # else there is no room for a residual
-                    found[:, 3 * i + 1, b] = normal[1, here] * scale
-                    found[:, 3 * i + 2, b] = across[here] * scale**2
+                    found[:made, 3 * i + 1, b] = normal[1, here] * scale
+                    found[:made, 3 * i + 2, b] = across[here] * scale**2
         return found
 
     def cut(self, rows: np.ndarray) -> np.ndarray:

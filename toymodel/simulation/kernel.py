@@ -74,9 +74,9 @@ class Loop:
         """The compiled loop, a function of (G, E, out, base, at, until, every, final):
 
         G (block, row, LANES), what the runs carry, changed in place; E (step, error, block, LANES), the errors of
-        noise; out (recorded row, time, run), the record, in which the first run of G is `base`. Makes the steps `at` to
-        `until`; records each `every` steps (0: not at all); with `final`, looks at the state after the last step, too.
-        The row `still` says whether the last step changed no bit.
+        noise, of one step more than are made; out (recorded row, time, run), the record, in which the first run of G is
+        `base`. Makes the steps `at` to `until`; records each `every` steps (0: not at all); with `final`, looks at the
+        state after the last step, too. The row `still` says whether the last step changed no bit.
         """
         return module(_text(self)).kernel
 
@@ -215,9 +215,9 @@ class _Writer:
             if loop.rule == "noise":
                 vectors = len(self.system.form.vectors)
                 x, of_v = j % vectors, j >= vectors
-                new = f"keep * {self.printed(y)} - ({self.printed(slope)}) - E[k, {3 * x + of_v}, b, i]"
+                new = f"keep * {self.printed(y)} - ({self.printed(slope)}) - E[now - at + k, {3 * x + of_v}, b, i]"
                 if of_v:
-                    new = f"math.sqrt(({new}) ** 2 + E[k, {3 * x + 2}, b, i])"
+                    new = f"math.sqrt(({new}) ** 2 + E[now - at + k, {3 * x + 2}, b, i])"
             body += [f"{self.at(str(y))} = {f'{new} if moves else {self.printed(y)}' if ended else new}"]
         return self.over_lanes(body, indent)
 

@@ -74,11 +74,10 @@ def measured(
     diverged, of which nothing is said; stopped: the time at which the record of a run ended.
     """
     batch, names = problem.batch, list(problem.model.mechanisms)
-    of_times = ("emergence", "minimum_time", "end", "lifetime", "bump_time")
-    found = {m: measures.finished(known[m], learned[m], last) for m in names}
+    found = {m: measures.finished(known[m], learned[m], last, unit) for m in names}
     variables = {}
     for name in measures.OF_MECHANISM:
-        value = np.stack([found[m][name] * unit if name in of_times else found[m][name] for m in names], -1)
+        value = np.stack([found[m][name] for m in names], -1)
         value = value & finite[:, None] if value.dtype == bool else np.where(finite[:, None], value, np.nan)
         variables[name] = batch.labelled(value, "mechanism")
     runs = measures.labelled(xr.Dataset(variables).assign_coords(mechanism=names))

@@ -19,6 +19,7 @@ import numpy as np
 import sympy as sp
 import xarray as xr
 
+from toymodel.checks import checked
 from toymodel.model import Model
 from toymodel.presets import coopetition
 from toymodel.reduction import symbols
@@ -81,6 +82,7 @@ def growth_of_shared() -> sp.Expr:
     return sp.factor(5 * p**4 * rate)
 
 
+@checked
 def asymptotic_strategy(
     model: Model, start: xr.Dataset, *, weights: Mapping[str, Any] | None = None, **parameters: Any
 ) -> xr.DataArray:

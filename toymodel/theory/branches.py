@@ -15,11 +15,12 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import brentq
 
-from toymodel.checks import check_values
+from toymodel.checks import check_values, checked
 from toymodel.model import Model
 from toymodel.theory.equilibria import System, labelled, polished
 
 
+@checked
 def branch(
     model: Model,
     point: xr.Dataset,

@@ -18,6 +18,7 @@ from typing import Any
 import sympy as sp
 import xarray as xr
 
+from toymodel.checks import checked
 from toymodel.model import Model
 from toymodel.simulation.problem import problem_of_start
 from toymodel.theory.arrays import function
@@ -65,6 +66,7 @@ def height(x: Any, z: Any, x_0: Any) -> Any:
     return function(height_expression())(x=x, z=z, x_0=x_0)
 
 
+@checked
 def bump(model: Model, start: xr.Dataset, *, weights: Mapping[str, Any] | None = None, **parameters: Any) -> xr.Dataset:
     """`height` for every run, in units of the unlearned loss of CIWL, and the x, z, x_0 that it is made of.
 

@@ -18,10 +18,12 @@ import numpy as np
 import sympy as sp
 import xarray as xr
 
+from toymodel.checks import checked
 from toymodel.model import Balance, Model
 from toymodel.theory.arrays import function
 
 
+@checked
 def balance_values(model: Model, runs: xr.Dataset) -> xr.DataArray:
     """sum_x k_x |x|^2 of every balance of the model, along `balance`; for a start or a record, at each time of it.
 
@@ -45,6 +47,7 @@ def label(balance: Balance) -> str:
     return " ".join(parts).removeprefix("+ ")
 
 
+@checked
 def end_norms_equation(count: int) -> sp.Expr:
     """rho prod_i (rho + D_i) - S^2 for a mechanism of so many vectors: zero at the end of its learning.
 
@@ -54,6 +57,7 @@ def end_norms_equation(count: int) -> sp.Expr:
     return rho * sp.prod(rho + d for d in sp.symbols(f"D1:{count}", nonnegative=True)) - product**2
 
 
+@checked
 def end_norms(squares: Any, product: Any) -> np.ndarray:
     """Norms with which one mechanism alone, of vectors that it holds once, is learned by gradient flow.
 
@@ -87,6 +91,7 @@ def end_sharpness_expression(letters: Sequence[str]) -> sp.Expr:
     return weight * product**2 * sp.Add(*(1 / sp.Symbol(f"u_{x}", positive=True) ** 2 for x in letters))
 
 
+@checked
 def end_sharpness(norms: Any, product: Any, weight: Any) -> Any:
     """`end_sharpness_expression` for norms of shape (..., vectors), numpy or JAX: exact where one mechanism is learned.
 

@@ -19,6 +19,7 @@ import numpy as np
 import sympy as sp
 import xarray as xr
 
+from toymodel.checks import checked
 from toymodel.model import Model
 from toymodel.simulation.problem import problem_of_start
 from toymodel.start import aligned_start
@@ -46,6 +47,7 @@ def growth_expressions() -> dict[str, sp.Expr]:
     }
 
 
+@checked
 def growth(
     model: Model, start: xr.Dataset, *, weights: Mapping[str, Any] | None = None, **parameters: Any
 ) -> xr.Dataset:
@@ -75,6 +77,7 @@ def growth(
     )
 
 
+@checked
 def speed_up(
     model: Model, start: xr.Dataset, *, weights: Mapping[str, Any] | None = None, **parameters: Any
 ) -> xr.Dataset:
@@ -134,6 +137,7 @@ def first_expression(private: int) -> sp.Expr:
     return reached - (sp.log(4 * sp.pi * missing) / 2 - sp.loggamma((1 + GAMMA) / 2) + GAMMA * sp.log(reached / 2) / 2)
 
 
+@checked
 def law(model: Model, scale: Any, scale_d: Any, *, target_scale: Mapping[str, float] | None = None) -> xr.Dataset:
     """`speed_up` of `law_expressions` and `first`, whether ICL comes first (`first_expression`), for typical starts.
 
@@ -166,6 +170,7 @@ def law(model: Model, scale: Any, scale_d: Any, *, target_scale: Mapping[str, fl
     return xr.Dataset({"speed_up": index, "first": first})
 
 
+@checked
 def region(
     model: Model, scale: Any, scale_d: Any, *, factor: float = 10.0, target_scale: Mapping[str, float] | None = None
 ) -> xr.DataArray:

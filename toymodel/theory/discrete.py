@@ -19,7 +19,7 @@ import sympy as sp
 import xarray as xr
 from scipy.integrate import solve_ivp
 
-from toymodel.checks import POSITIVE, check_values
+from toymodel.checks import POSITIVE, check_values, checked
 from toymodel.model import Form, Model
 from toymodel.reduction import reduced_loss, symbols
 from toymodel.simulation.problem import problem_of_start
@@ -55,6 +55,7 @@ def _curvatures(form: Form) -> Any:
     return sp.lambdify(arguments, [*entries, *across(form).values()], "numpy", cse=True)
 
 
+@checked
 def curvature(
     model: Model, states: xr.Dataset, *, weights: Mapping[str, Any] | None = None, **parameters: Any
 ) -> xr.Dataset:
@@ -93,6 +94,7 @@ def curvature(
     )
 
 
+@checked
 def modified_flow(
     model: Model,
     start: xr.Dataset,
@@ -143,6 +145,7 @@ def loss_floor_expression() -> sp.Expr:
     return s**2 * (size - count + 1) / (4 * slope)
 
 
+@checked
 def loss_floor(model: Model, mechanism: str, noise: Any, lr: Any, slope: Any) -> Any:
     """`loss_floor_expression` for a mechanism of the model, with s = noise sqrt(lr), for numpy or JAX arrays.
 
@@ -167,6 +170,7 @@ def noise_threshold_expression() -> sp.Expr:
     return SHARE / (1 - SHARE) * (l1 / 2 + mu1) * 4 * alpha * wc / (w1 * s2 ** sp.Rational(2, 3) * (size - 2))
 
 
+@checked
 def noise_threshold(model: Model, lr: Any = 1.0, *, alpha: Any = None, mu_icl: Any = None) -> Any:
     """The gradient noise sigma above which ICL is not displaced (`noise_threshold_expression`), for the paper's model.
 
@@ -198,6 +202,7 @@ def noise_threshold(model: Model, lr: Any = 1.0, *, alpha: Any = None, mu_icl: A
     return (square / lr) ** 0.5
 
 
+@checked
 def noise_drift(model: Model, noise: float, lr: float = 1.0) -> dict[str, float]:
     """What gradient noise adds to the mean rate of each conserved or balanced combination: lr noise^2 sum_x k_x n_x.
 

@@ -27,7 +27,7 @@ from scipy.optimize import root
 
 from toymodel import symbolic
 from toymodel.batch import per_vector
-from toymodel.checks import check_values
+from toymodel.checks import check_values, checked
 from toymodel.model import Form, Model
 
 ZERO = 1e-9  # eigenvalues below this, relative to the largest, count as zero
@@ -148,6 +148,7 @@ def stability(spectrum: np.ndarray) -> str:
     return "saddle" if (found < -level).any() else "stable" if (found > level).all() else "marginal"
 
 
+@checked
 def fixed_points(
     model: Model,
     starts: xr.Dataset | None = None,

@@ -14,6 +14,7 @@ from typing import Any
 import sympy as sp
 
 from toymodel.batch import check_values
+from toymodel.checks import checked
 from toymodel.theory.arrays import function
 
 
@@ -27,6 +28,7 @@ def noisy_residual_expression() -> sp.Expr:
     return q0 * kept**steps + (n - 1) * (lr * sigma) ** 2 * (1 - kept**steps) / (1 - kept)
 
 
+@checked
 def noisy_residual(q0: Any, damping: Any, n: Any, noise: Any, lr: Any, steps: Any) -> Any:
     """Mean square of a residual under gradient noise (`noisy_residual_expression`), for numpy or JAX arrays.
 
@@ -45,6 +47,7 @@ def residual_drift_expression() -> sp.Expr:
     return (n - 2) * s**2 / (2 * v)
 
 
+@checked
 def sampled_variance(
     values: Mapping[str, Any], targets: Mapping[str, Any], letters: str, vector: str, weight: Any, sample: int
 ) -> Any:

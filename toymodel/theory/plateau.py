@@ -20,6 +20,7 @@ import numpy as np
 import sympy as sp
 import xarray as xr
 
+from toymodel.checks import checked
 from toymodel.model import Form, FrozenDict, Model
 from toymodel.reduction import cost_loss, mechanism_loss, symbols, unlearned_loss
 from toymodel.simulation.problem import Problem, problem_of_start
@@ -44,6 +45,7 @@ def coefficients(form: Form) -> tuple[FrozenDict[sp.Expr], FrozenDict[sp.Expr]]:
     return FrozenDict(drive), FrozenDict(damping)
 
 
+@checked
 def rates(
     model: Model, start: xr.Dataset, *, weights: Mapping[str, Any] | None = None, **parameters: Any
 ) -> xr.Dataset:

@@ -22,6 +22,7 @@ import sympy as sp
 import xarray as xr
 from jaxtyping import Float
 
+from toymodel.checks import checked
 from toymodel.simulation.problem import problem_of_start
 from toymodel.theory.plateau import numbers_of, parts_of
 
@@ -31,6 +32,7 @@ LEARNED = float(SHARE)
 NODES, DECADES = 8, 8  # Gauss-Legendre nodes in each panel; decades over which the panels shrink to the turning point
 
 
+@checked
 def escape(
     model, start: xr.Dataset, *, without: str | None = None, weights: Mapping[str, Any] | None = None, **parameters: Any
 ) -> xr.Dataset:

@@ -15,6 +15,7 @@ from typing import Any
 
 import sympy as sp
 
+from toymodel.checks import checked
 from toymodel.model import Model
 from toymodel.reduction import symbols
 from toymodel.theory import compiled as of
@@ -35,6 +36,7 @@ def velocity() -> tuple[sp.Expr, sp.Expr]:
     return sp.factor((2 * sp.sqrt(p) * flow[1]).subs(on)), sp.factor(flow[3].subs(on))
 
 
+@checked
 def slow_flow(model: Model, p: Any, d: Any, **parameters: Any) -> tuple[Any, Any]:
     """`velocity` at p = bc and d, for a model like the paper's with mu_ciwl = 0.
 
@@ -47,6 +49,7 @@ def slow_flow(model: Model, p: Any, d: Any, **parameters: Any) -> tuple[Any, Any
     return one, other
 
 
+@checked
 def coexisting(model: Model, missing: Any, **parameters: Any) -> Any:
     """The p at which a and d are in equilibrium with both learned, where the share `missing` of abc/S_icl is missing.
 
@@ -57,6 +60,7 @@ def coexisting(model: Model, missing: Any, **parameters: Any) -> Any:
     return function(balance()[0])(**values, e1=missing * function(target("abc"))(**values)) ** 0.25
 
 
+@checked
 def end_of_coexistence(model: Model, **parameters: Any) -> Any:
     """The fold's p for a model like the paper's with mu_ciwl = 0; parameters as numbers or arrays (numpy or JAX).
 

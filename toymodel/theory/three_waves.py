@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from toymodel.checks import check_values
+from toymodel.checks import check_values, checked
 from toymodel.model import Model
 from toymodel.simulation.problem import problem_of_start
 from toymodel.theory.plateau import numbers_of
@@ -37,6 +37,7 @@ DOUBLINGS = 12  # of Carlson's algorithm: arguments that differ by any factor ar
 DRAWS = 400_000
 
 
+@checked
 def carlson(x: Any, y: Any, z: Any) -> Any:
     """Carlson's R_F(x, y, z) for numpy or JAX arrays >= 0, of which at most one is zero.
 
@@ -57,6 +58,7 @@ def carlson(x: Any, y: Any, z: Any) -> Any:
     return (1 - second / 10 + third / 14 + second**2 / 24 - 3 * second * third / 44) / np_.sqrt(mean)
 
 
+@checked
 def divergence_time(a: Any, b: Any, c: Any, rate: Any) -> Any:
     """The time at which a' = rate b c, b' = rate a c, c' = rate a b diverge, for numpy or JAX arrays.
 
@@ -74,6 +76,7 @@ def divergence_time(a: Any, b: Any, c: Any, rate: Any) -> Any:
     return np_.where(a * b * c >= 0, direct, back) / rate
 
 
+@checked
 def small_start_time(
     model: Model,
     start: xr.Dataset,

@@ -26,6 +26,7 @@ import xarray as xr
 from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 
+from toymodel.checks import checked
 from toymodel.model import Form, Model
 from toymodel.presets import coopetition
 from toymodel.reduction import cost_loss, symbols, terms
@@ -212,6 +213,7 @@ def decay_prefactor() -> sp.Expr:
     return sp.simplify(-sp.log(LEFT) * parameters["alpha"] / per_time)
 
 
+@checked
 def best_alpha(mu_icl: Any, drift: Any, decay: Any) -> Any:
     """The alpha that ends ICL soonest, mu_icl sqrt(C / A), from the prefactors A and C. Numbers or arrays.
 
@@ -244,6 +246,7 @@ def target(letters: str) -> sp.Expr:
     return sp.sympify(sp.prod(planes[x].target for x in letters))
 
 
+@checked
 def lifetime(
     model: Model, start: xr.Dataset, *, weights: Mapping[str, Any] | None = None, **parameters: Any
 ) -> xr.Dataset:

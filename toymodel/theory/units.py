@@ -20,6 +20,7 @@ import numpy as np
 import sympy as sp
 import xarray as xr
 
+from toymodel.checks import checked
 from toymodel.model import Form, Model
 from toymodel.presets import coopetition
 from toymodel.reduction import symbols
@@ -58,6 +59,7 @@ def group_expressions(form: Form) -> dict[str, sp.Expr]:
     return {name: sp.powsimp(value) for name, value in found.items()}
 
 
+@checked
 def groups(
     model: Model, start: xr.Dataset | None = None, *, weights: Mapping[str, Any] | None = None, **parameters: Any
 ) -> xr.Dataset:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from toymodel.checks import check_values
+from toymodel.checks import check_values, checked
 from toymodel.model import Model
 from toymodel.theory.arrays import check, check_zero, function
 from toymodel.theory.plateau import parts_of
@@ -31,6 +31,7 @@ POSITIVE = ("w1", "w2", "wc", "S1", "S2", "mu1", "alpha")
 MOST_DRIVE = 0.05  # the largest `drive_expression` at which ICL has a fold, at the paper's dimensions
 
 
+@checked
 def with_weight_decay(model: Model, decay: float = 0.0) -> Model:
     """The model with decay/2 sum |x|^2 added to its loss: a cost decay_x of weight 1 for each vector x.
 
@@ -60,6 +61,7 @@ def learning_limit_expression(count: int) -> sp.Expr:
     return w * s if count == 2 else w * (s - at) * at ** ((n - 2) / n)
 
 
+@checked
 def learning_limit(count: int, weight: Any, product: Any) -> Any:
     """`learning_limit_expression` for arrays: exact for one mechanism alone, loss L_m with the weight w.
 
@@ -103,6 +105,7 @@ def ciwl_limit_expression() -> sp.Expr:
     return (1 + sp.sqrt(1 + 4 * gain * cost)) / (2 * gain)
 
 
+@checked
 def decay_thresholds(model: Model, **parameters: Any) -> dict[str, Any]:
     """lambda_icl, lambda_ciwl and lambda_max (keys icl, ciwl, learning) of a model like `tm.coopetition`.
 

@@ -30,6 +30,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from toymodel.batch import check_values
+from toymodel.checks import checked
 from toymodel.model import Form, Model
 from toymodel.reduction import Plane, cost_loss, terms, unlearned_loss
 from toymodel.simulation.problem import problem_of_start
@@ -47,11 +48,12 @@ RTOL, ATOL = 1e-5, 1e-8
 class Constants(NamedTuple):
     """Target norms, weights and parameters of a set of runs, by name."""
 
-    norms: dict[str, PerRun]
-    weights: dict[str, PerRun]
-    parameters: dict[str, PerRun]
+    norms: dict[str, Any]
+    weights: dict[str, Any]
+    parameters: dict[str, Any]
 
 
+@checked
 def emergence_time(
     model: Model,
     start: xr.Dataset,
@@ -77,6 +79,7 @@ def emergence_time(
     )["emergence"]
 
 
+@checked
 def emergence(
     model: Model,
     start: xr.Dataset,
@@ -341,7 +344,7 @@ def _margin(form: Form, mechanism: str, y: Any, k: Constants) -> PerRun:
     return losses(form, y, k)[mechanism] / _bare(form, y, k)[mechanism] - 0.5
 
 
-def _bare(form: Form, y: Any, k: Constants) -> dict[str, PerRun]:
+def _bare(form: Form, y: Any, k: Constants) -> dict[str, Any]:
     """The terms of the loss where all vectors are zero."""
     return unlearned(form, jnp.zeros_like(y), k)
 
