@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from toymodel.theory.attention_data import Classes, Overlaps, Tensor
+from toymodel.theory.attention_data import Overlaps, Tensor
 
 KINDS = ("full", "icl", "flip", "ciwl")  # of sequences, as in toymodel.network.data
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(41)  # of the normal margin
@@ -72,9 +72,9 @@ class Matrices(NamedTuple):
     other: tuple[Array, Array, Array]  # with the contents of another class: xx, xM, MM
 
 
-def matrices(order: Order, of: Classes, data: Overlaps) -> Matrices:
+def matrices(order: Order, data: Overlaps) -> Matrices:
     """The moments from the order parameters, by traces of products of matrices."""
-    size, number = of.features, of.exemplars
+    size, number = order.V.shape[0], data.number
     V, W, Q, B, U = order.V, order.W, order.Q, order.B, order.U
     eye = jnp.eye(size)
     gram_W = W.T @ W + size * order.noise_W * eye
@@ -96,7 +96,7 @@ def matrices(order: Order, of: Classes, data: Overlaps) -> Matrices:
     codes = Tensor.of(size, data.mean, data.mean_square)
     noise = {name: jnp.sum(gram_W * gram) for name, gram in (("VV", gram_V), ("VQ", gram_VQ), ("QQ", gram_Q))}
     noise = {name: noise[name] - jnp.sum(a * b) for name, a, b in (("VV", P, P), ("VQ", P, R), ("QQ", R, R))}
-    rest = order.spread * (1 - data.mean) * query * (size - 1) / size + order.along * look
+    rest = (1 - data.mean) * query * ((size - 1) * order.spread + order.along) / size + order.along * look
     rest += between + 2 * _between(B, R, size, data)
     rest += 2 * memory * size * query * (jnp.sum(R * U) * data.mean / size + order.recall * order.spread * size * query)
     rest += memory * (1 - data.mean) / size * (1 + size / number) * jnp.sum(gram_W * gram_W) * heard
@@ -195,7 +195,7 @@ def cross_entropy(delta: Any, g: Any, classes: Any) -> Any:
     return -g * right + jnp.logaddexp(jnp.logaddexp(g * right, g * (1 - right)), jnp.log(classes - 2.0))
 
 
-def cases(kind: str, matched: bool, exemplars: int) -> list[tuple[float, int, bool]]:
+def cases(kind: str, matched: bool, exemplars: Any) -> list[tuple[Any, int, bool]]:
     """(probability, place of the right pair, whether the query is repeated in context).
 
     Without `matched` an exemplar is drawn twice by chance, once in `exemplars` draws.
@@ -206,17 +206,17 @@ def cases(kind: str, matched: bool, exemplars: int) -> list[tuple[float, int, bo
     return [(0.5 * p, right, r) for right in (0, 1) for p, r in ((1 - by_chance, False), (by_chance, True))]
 
 
-def loss(order: Order, of: Classes, data: Overlaps, kind: str, matched: bool) -> tuple[Array, Noise]:
+def loss(order: Order, data: Overlaps, kind: str, matched: bool) -> tuple[Array, Noise]:
     """The mean loss, and what the sampling of sequences adds to the weights (see `Noise`)."""
-    shared = matrices(order, of, data)
+    shared = matrices(order, data)
     total, noise = jnp.zeros(()), Noise(*jnp.zeros(4))
     slope = jax.vmap(jax.grad(cross_entropy), (0, None, None))
-    for probability, right, repeated in cases(kind, matched, of.exemplars):
+    for probability, right, repeated in cases(kind, matched, data.number):
         inside = contents(shared, kind, repeated)
         at = margin(order, inside, right)
         delta = at.mean + jnp.sqrt(at.variance) * NODES
-        total += probability * WEIGHTS @ cross_entropy(delta, order.g, of.classes)
-        more = _noise(at, inside, shared, delta, slope(delta, order.g, of.classes), kind, of, data)
+        total += probability * WEIGHTS @ cross_entropy(delta, order.g, data.classes)
+        more = _noise(at, inside, shared, delta, slope(delta, order.g, data.classes), kind, order.V.shape[0], data)
         noise = Noise(*(a + probability * b for a, b in zip(noise, more, strict=True)))
     return total, noise
 
@@ -231,7 +231,7 @@ class Noise(NamedTuple):
 
 
 def _noise(
-    at: Margin, of: Contents, shared: Matrices, delta: Array, slope: Array, kind: str, classes: Classes, data: Overlaps
+    at: Margin, of: Contents, shared: Matrices, delta: Array, slope: Array, kind: str, size: int, data: Overlaps
 ) -> Noise:
     """With y = x W the gradient of the margin is y - (y.k) k for each unit key k, times p / n, for each content."""
     weight = WEIGHTS * slope**2
@@ -251,18 +251,17 @@ def _noise(
     square = whole * query
     each = at.right**2 * (square - rr) + at.wrong**2 * (square - ww)
     each = each - 2 * at.right * at.wrong * (square - rr - ww + rw * overlap)
-    size = classes.features
     look = data.mean * query
     own = (look + (query - look) / size) * (1 - rr / square) ** 2 if kind in ("full", "ciwl") else query / size
     along = whole * (both[1] ** 2 * own + both[3] ** 2 * query / size)
     return Noise(each[0] + each[2], whole * (2 - 2 * overlap), each[1] + each[3], along)
 
 
-def accuracy(order: Order, of: Classes, data: Overlaps, kind: str, matched: bool) -> Array:
+def accuracy(order: Order, data: Overlaps, kind: str, matched: bool) -> Array:
     """Share of sequences of a kind with the right answer among the labels in context."""
-    shared = matrices(order, of, data)
+    shared = matrices(order, data)
     found = jnp.zeros(())
-    for probability, right, repeated in cases(kind, matched, of.exemplars):
+    for probability, right, repeated in cases(kind, matched, data.number):
         at = margin(order, contents(shared, kind, repeated), right)
         found += probability * jax.scipy.stats.norm.cdf(at.mean / jnp.sqrt(at.variance))
     return found

@@ -67,7 +67,7 @@ class Classes:
     def overlaps(self) -> Overlaps:
         """Means and second moments of overlaps between exemplars x, y of a class, and with their mean m."""
         first, second = self.cosine()
-        return overlaps(first, second, self.features, self.exemplars)
+        return overlaps(first, second, self.features, self.exemplars, self.classes)
 
 
 class Overlaps(NamedTuple):
@@ -79,10 +79,12 @@ class Overlaps(NamedTuple):
     mean_square: Any  # E (x.m)^2
     three: Any  # E (x.y)(x.m)
     fourth: Any  # E |m|^4
+    classes: Any  # how many there are
+    number: Any  # of exemplars in each
 
 
-def overlaps(first: Any, second: Any, size: Any, number: Any) -> Overlaps:
-    """The overlaps from the two moments of the cosine; `number` exemplars a class. Also for sympy's symbols."""
+def overlaps(first: Any, second: Any, size: Any, number: Any, classes: Any) -> Overlaps:
+    """The overlaps from the two moments of the cosine, for `number` exemplars a class. Also for sympy's symbols."""
     same, square = first**2, second**2 + (1 - second) ** 2 / (size - 1)
     apart = first**2 * second  # E (x.y)(x.z) for three exemplars
     mean = (1 + (number - 1) * same) / number
@@ -93,4 +95,4 @@ def overlaps(first: Any, second: Any, size: Any, number: Any) -> Overlaps:
     pairs = number * (number - 1)
     fourth = number**2 + 2 * number * pairs * same + 2 * pairs * square
     fourth += pairs * (number - 2) * (4 * apart + (number - 3) * first**4)
-    return Overlaps(same, square, mean, mean_square, three, fourth / number**4)
+    return Overlaps(same, square, mean, mean_square, three, fourth / number**4, classes, number)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from scipy.integrate import solve_ivp
 
 from toymodel.theory import attention
 from toymodel.theory.attention import KINDS, Order
-from toymodel.theory.attention_data import Classes
+from toymodel.theory.attention_data import Classes, Overlaps
 
 CODES = ("Q", "B", "U", "recall", "spread", "along")  # the order parameters of the codes M
 
@@ -90,20 +90,33 @@ def without_codes(order: Order) -> Order:
     return order._replace(**{name: np.zeros_like(getattr(order, name)) for name in CODES})
 
 
-def velocity(order: Order, training: Training) -> Order:
+class Rule(NamedTuple):
+    """What a training is but for its kind: numbers that a compiled function takes as they come."""
+
+    data: Overlaps
+    rate: Any
+    batch: Any
+    factor: Any
+
+
+def rule(training: Training) -> Rule:
+    """The numbers of a training."""
+    return Rule(training.classes.overlaps(), training.rate, training.batch, training.factor)
+
+
+def velocity(order: Order, of: Rule, kind: str = "full", matched: bool = False, held: tuple[str, ...] = ()) -> Order:
     """Change of the order parameters in one step of the descent, in the mean over sequences."""
-    of, data = training.classes, training.classes.overlaps()
-    size, number, classes = of.features, of.exemplars, of.classes
-    whole = partial(attention.loss, of=of, data=data, kind=training.kind, matched=training.matched)
+    data, size = of.data, order.V.shape[0]
+    whole = partial(attention.loss, data=data, kind=kind, matched=matched)
     slope, noise = jax.grad(whole, has_aux=True)(order)
-    rate, row = training.rate, training.rate * training.factor / classes  # of a weight, and of a code
+    rate, row = of.rate, of.rate * of.factor / data.classes  # of a weight, and of a code
     query = (jnp.sum(order.W**2) + size**2 * order.noise_W) / size
-    memory = ((1 - data.mean) / size) ** 2 / number * size * query  # |(m U) S W|^2 = memory |m U|^2
+    memory = ((1 - data.mean) / size) ** 2 / data.number * size * query  # |(m U) S W|^2 = memory |m U|^2
     symmetric = (slope.B + slope.B.T) / 2
     symmetric = symmetric - jnp.trace(symmetric) / size * jnp.eye(size)
     spread = jnp.maximum(order.spread, 1e-30)
     fourth = data.fourth / (size * size + 2 * size)
-    kicks, code_kicks = rate**2 / training.batch, classes * row**2 / training.batch
+    kicks, code_kicks = rate**2 / of.batch, data.classes * row**2 / of.batch
     change = Order(
         V=-rate * slope.V,
         W=-rate * slope.W,
@@ -120,7 +133,7 @@ def velocity(order: Order, training: Training) -> Order:
         second=-rate * slope.second,
         g=-rate * slope.g,
     )
-    return change._replace(**{name: jnp.zeros_like(getattr(change, name)) for name in training.held})
+    return change._replace(**{name: jnp.zeros_like(getattr(change, name)) for name in held})
 
 
 def predict(
@@ -143,39 +156,41 @@ def predict(
         order = start(training) if begin is None else begin
         order = jax.tree.map(lambda value: jnp.asarray(value, jnp.float64), order)
         flat, unravel = ravel_pytree(order)
-        rates, measures = _compiled(training)
+        numbers = rule(training)
+        size, kind, matched, held = training.classes.features, training.kind, training.matched, training.held
+        rates, measures = _compiled(size, kind, matched, tuple(sorted(held)))
         at = np.arange(0, steps + 1, every)
         found = solve_ivp(
-            lambda _, y: np.asarray(rates(y)), (0, steps), np.asarray(flat), "RK23", at,
+            lambda _, y: np.asarray(rates(y, numbers)), (0, steps), np.asarray(flat), "RK23", at,
             rtol=tolerance, atol=tolerance * 1e-2, first_step=1.0,
         )  # fmt: skip
         if not found.success:
             raise ValueError(f"the order parameters cannot be integrated: {found.message}")
-        rows = [measures(y) for y in found.y.T]
+        rows = [measures(y, numbers) for y in found.y.T]
         curves = {name: ("step", np.array([float(row[name]) for row in rows])) for name in rows[0]}
         result = xr.Dataset(curves, {"step": at}, {"evaluations": found.nfev})
         return (result, jax.tree.map(np.asarray, unravel(jnp.asarray(found.y[:, -1])))) if last else result
 
 
 @cache
-def _compiled(training: Training) -> tuple[Any, Any]:
-    """`velocity` and the measures as compiled functions of one flat vector."""
-    like = jax.tree.map(lambda value: jnp.asarray(value, jnp.float64), start(training))
+def _compiled(size: int, kind: str, matched: bool, held: tuple[str, ...]) -> tuple[Any, Any]:
+    """`velocity` and the measures as compiled functions of one flat vector and the numbers of a training."""
+    like = jax.tree.map(lambda value: jnp.asarray(value, jnp.float64), start(Training(Classes(features=size))))
     unravel = ravel_pytree(like)[1]
-    of, data = training.classes, training.classes.overlaps()
 
-    def measures(flat: Any) -> dict[str, Any]:
-        order = unravel(flat)
-        kinds = [kind for kind in KINDS if kind != "full"]
-        matched = {kind: training.matched and kind != "ciwl" for kind in kinds}
-        found = {kind: attention.accuracy(order, of, data, kind, matched[kind]) for kind in kinds}
-        shared = attention.matrices(order, of, data)
-        found["loss"] = attention.loss(order, of, data, training.kind, training.matched)[0]
+    def rates(flat: Any, of: Rule) -> Any:
+        return ravel_pytree(velocity(unravel(flat), of, kind, matched, held))[0]
+
+    def measures(flat: Any, of: Rule) -> dict[str, Any]:
+        order, data = unravel(flat), of.data
+        found = {name: attention.accuracy(order, data, name, matched and name != "ciwl") for name in KINDS[1:]}
+        shared = attention.matrices(order, data)
+        found["loss"] = attention.loss(order, data, kind, matched)[0]
         found["previous"] = (jax.nn.softmax(order.first)[0] + jax.nn.softmax(order.second)[2]) / 2
-        norms = {"V": of.features * shared.norms[0], "W": of.features * shared.query, "M": of.classes * shared.norms[2]}
+        norms = {"V": size * shared.norms[0], "W": size * shared.query, "M": data.classes * shared.norms[2]}
         return found | {"g": order.g} | {f"norm_{name}": jnp.sqrt(square) for name, square in norms.items()}
 
-    return jax.jit(lambda flat: ravel_pytree(velocity(unravel(flat), training))[0]), jax.jit(measures)
+    return jax.jit(rates), jax.jit(measures)
 
 
 def landmarks(step: np.ndarray, flip: np.ndarray, rise: float = 0.55, fall: float = 0.5) -> dict[str, float]:
