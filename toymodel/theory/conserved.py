@@ -20,7 +20,7 @@ import xarray as xr
 
 from toymodel.checks import checked
 from toymodel.model import Balance, Model
-from toymodel.theory.arrays import function
+from toymodel.theory.arrays import check, function
 
 
 @checked
@@ -66,6 +66,7 @@ def end_norms(squares: Any, product: Any) -> np.ndarray:
     is one such point; the flow ends at it whenever it learns the mechanism (all starts but a set of measure zero).
     Raises ValueError for squares < 0 or product <= 0.
     """
+    check("squares", squares)
     squares, product = np.asarray(squares, float), np.asarray(product, float)
     if not (np.isfinite(squares).all() and (squares >= 0).all()):
         raise ValueError(f"squares must be >= 0 and finite, got {squares.min()}")

@@ -23,6 +23,7 @@ from toymodel.checks import checked
 from toymodel.model import Model
 from toymodel.simulation.problem import problem_of_start
 from toymodel.start import aligned_start
+from toymodel.theory.arrays import check
 from toymodel.theory.plateau import numbers_of, parts_of
 from toymodel.theory.quadrature import LEARNED, SHARE, escape
 
@@ -154,6 +155,8 @@ def law(model: Model, scale: Any, scale_d: Any, *, target_scale: Mapping[str, fl
     drive, damping = numbers_of(problem_of_start(model, start, (), {}, {}), start)
     k1, k2 = float(drive["icl"][0]), float(drive["ciwl"][0])
     whole1, whole2 = (np.prod([norms[x] for x in model.mechanisms[m]]) for m in ("icl", "ciwl"))
+    check("scale", scale)
+    check("scale_d", scale_d)
     scale, scale_d = xr.broadcast(xr.DataArray(scale), xr.DataArray(scale_d))
     if not bool(((scale > 0) & ((scale <= scale_d) if len(icl) == 1 else (scale < scale_d))).all()):
         raise ValueError("scale and scale_d must satisfy 0 < scale < scale_d (or be equal with one private vector)")

@@ -158,6 +158,7 @@ def loss_floor(model: Model, mechanism: str, noise: Any, lr: Any, slope: Any) ->
     if len(set(letters)) < len(letters):
         raise ValueError(f"{mechanism} holds a vector twice ({letters!r}), which the formula does not cover")
     size, count = sum(model.dims[x] for x in letters), len(letters)
+    check("noise", noise)
     return function(loss_floor_expression())(s=noise * lr**0.5, F=slope, N=size, k=count)
 
 
