@@ -627,7 +627,7 @@ SIMULATIONS = {
     "open_sweep none": (lambda: tm.open_sweep(None), "store must be|path must be"),
     "model_of none": (lambda: tm.model_of(None), "no record of a run"),
     "model_of text": (lambda: tm.model_of(record().assign_attrs(model="{")), "model"),
-    "heads": (lambda: Transformer.draw(jax.random.key(0), 4, 8, 2, heads=0), "heads must divide"),
+    "heads": (lambda: Transformer.draw(jax.random.key(0), 4, 8, 2, heads=0), "model must be a multiple of 2 x heads"),
     "run intervene tower": (
         lambda: run("run", "--steps", 5, "--intervene", "Change(until=3, loss='icl*9**9**9')"),
         "loss must have numbers within",
