@@ -6,19 +6,8 @@
 Every ratio is between two times of the same call of this script, each the best of several. Seconds of the clock and of
 the processor (all cores) are both given: where other programs take part of the cores, only the latter are comparable.
 
-The bound of descent, measured by this script on two cores of two machines (AVX-512, 1 and 2 MiB of second-level
-cache): a step of a call and its measures takes 1.7 to 1.9 us, whatever the number of runs, and 13 to 15 ns for each
-run. The former, the dispatch of 22 compiled operations, is 20 % of the time for 512 runs and 5 % for 2,048, which a
-large sweep puts into a call; a small one would then leave a core idle. The latter is arithmetic: 231 operations as
-written, about 400 as compiled, because the compiler computes what two coordinates share anew for each; 15 to 30 of them
-per ns. Memory is not the bound: the arrays of a call stay in the second-level cache, and the time for each run does not
-grow up to 4,096 runs.
-
-A sweep costs 0.15 s beside its steps, most of it to make and to open the store. So the cost of a run of 4,000 steps is
-the same within 5 % for 100,000 and for a million runs, but 1.4 times that for 10,000 and 5 times for 1,000.
-
-float32 gains 25 % and is not the default: phases agree in more than 99 % of runs, but times of emergence only to 1 %,
-and a fixed point of the arithmetic, which ends a run early, is one of float32.
+The bound of descent is arithmetic. The script prints what a step costs with and without measures, how many operations
+it has, and how many the processor does in registers.
 """
 
 from __future__ import annotations
@@ -33,15 +22,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import numba
 import numpy as np
 import xarray as xr
 from descent import tracking_loop
 
 import toymodel as tm
+from toymodel.simulation.kernel import LANES, LR, Loop
 from toymodel.simulation.problem import problem_of_start
-from toymodel.sweeps import kernel
+from toymodel.symbolic import System
 
 MODEL = tm.coopetition()
 STEPS, HORIZON, RTOL = 16_000, 1_000_000, 1e-6
@@ -88,14 +77,13 @@ def table(name: str, rows: list[tuple[str, float, float]]) -> None:
 
 def descents() -> None:
     n = 64
-    sweep = {p: timed(partial(tm.sweep, MODEL, plane(n), 7, STEPS, precision=p, progress=False), 4) for p in (
-        "float64", "float32")}  # fmt: skip
+    sweep = timed(partial(tm.sweep, MODEL, plane(n), 7, STEPS, progress=False), 4)
     start = tm.paper_start(MODEL, seeds=7)
     axis = np.geomspace(LOW, HIGH, n)
     record = timed(lambda: tm.descend(MODEL, start, STEPS, every=80, progress=False, alpha=axis, mu_icl=axis), 2)
     tracking_loop(MODEL, 5)
     loop = timed(lambda: tracking_loop(MODEL, 100), 1)
-    rows = [(f"sweep, {p}, all measures", *(t / n**2 for t in both)) for p, both in sweep.items()]
+    rows = [("sweep, all measures", *(t / n**2 for t in sweep))]
     rows.append(("descend, recorded at 201 times", *(t / n**2 for t in record)))
     rows.append(("tracking loop in Python (from 100 steps)", *(t * STEPS / 100 for t in loop)))
     table(f"descent, {STEPS:,} steps, {n} x {n}", rows)
@@ -158,76 +146,57 @@ def growth(full: bool) -> None:
 
 
 def bound() -> None:
-    """What a step costs for each run and for each call, and the former against a loop of nothing but arithmetic."""
+    """What a step costs for each run on one core: the loop with and without measures, and arithmetic alone."""
+    system = System(MODEL.form)
+    for what, followed in (("steps alone", False), ("steps and measures", True)):
+        loop = Loop(system, followed=followed, recorded=False)
+        given = (loop.kernel(), blocks_of(loop, 64), np.zeros((1, 0, 1, 1)), np.empty((0, 0, 0)))
 
-    @partial(jax.jit, compiler_options=kernel.OPTIONS)
-    def pure(values: Any) -> Any:
-        def body(_: Any, several: Any) -> Any:
-            for _ in range(16):
-                several = [value * 0.999 + 0.0005 for value in several]
-            return several
+        def call(given: Any = given) -> None:
+            kernel, blocks, errors, out = given
+            kernel(blocks.copy(), errors, out, 0, 0, 4096, 0, False)
 
-        return jax.lax.fori_loop(0, 2000, body, values)
-
-    with jax.enable_x64(True):
-        several = [jnp.linspace(i, i + 1, kernel.WIDTH) for i in range(1, 7)]
-        jax.block_until_ready(pure(several))
-        _, seconds = timed(lambda: jax.block_until_ready(pure(several)), 9)
-        most = 2 * 16 * 2000 * 6 * kernel.WIDTH / seconds / 1e9
-        widths = (kernel.WIDTH // 4, kernel.WIDTH, kernel.WIDTH * 8)
-        seconds, count = [step_seconds(width) for width in widths], step_operations()
-    each, fixed = np.polyfit(widths, [1e9 * one for one in seconds], 1)
-    print(f"\nbound, one core: a step takes {fixed / 1e3:.1f} us and {each:.1f} ns for each run in it")
-    print(f"dispatch, the former, is {100 * fixed / (fixed + each * kernel.WIDTH):.0f} % at {kernel.WIDTH} runs")
-    print(
-        f"arithmetic, the latter: {count} operations as written, {count / each:.0f} per ns; pure fused multiplications"
-    )
-    print(f"and additions in registers: {most:.0f} per ns")
+        call()
+        seconds = timed(call, 5)[1] / 4096 / (64 * LANES)
+        rate = f"{1 / seconds / STEPS:12,.0f} runs/s a core of {STEPS:,} steps"
+        print(f"{what:22}{1e9 * seconds:8.2f} ns/step of a run{rate}")
+    before, after = system.staged([*system.terms, *system.slope], LR)
+    count = sum(operations(value) for value in [*(v for _, v in before), *after]) + 2 * len(system.coordinates)
+    print(f"{count} operations a step as written; additions and multiplications in registers: {registers():.0f} per ns")
 
 
-def work_of(width: int) -> kernel.Work:
-    problem = problem_of_start(MODEL, START(range(width)), (), None, {})
-    inside = dict.fromkeys(MODEL.mechanisms, jnp.full(width, 0.1))
-    tracker = {m: kernel.nothing_yet(width) for m in MODEL.mechanisms}
-    zeros, state = np.zeros(width), problem.reduced(START(range(width)))
-    fixed = dict(MODEL.weights), dict(MODEL.parameters)
-    return kernel.Work(state, tracker, zeros + np.inf, zeros, *fixed, inside, zeros + 1.0)
+def blocks_of(loop: Loop, count: int) -> np.ndarray:
+    """Blocks of the paper's starts, as the loop takes them."""
+    problem = problem_of_start(MODEL, START(range(count * LANES)))
+    stage, state = next(iter(problem.stages(1.0))), problem.reduced(START(range(count * LANES)))
+    rows: dict[str, Any] = dict.fromkeys(loop.rows, 1e300)
+    rows |= dict(zip(map(str, loop.system.coordinates), state.coordinates(), strict=True))
+    rows |= dict(zip(map(str, loop.system.constants), problem.constants(stage, state), strict=True)) | {"lr": 1.0}
+    whole = np.stack([np.broadcast_to(rows[name], count * LANES) for name in loop.rows]).astype(float)
+    return np.ascontiguousarray(whole.reshape(len(whole), count, LANES).swapaxes(0, 1))
 
 
-def step_seconds(width: int, steps: int = 1024) -> float:
-    """Seconds of the processor for one step of `width` runs, measures included."""
-    lanes = kernel.Lanes.of(work_of(width), "float64")
-
-    def call() -> None:
-        arguments = (MODEL.form, MODEL.form, frozenset(), None, 0, steps, 0, lanes.tree, lanes.leaves)
-        jax.block_until_ready(kernel._advance(*arguments))
-
-    call()
-    return timed(call, 9)[1] / steps
+def operations(value: Any) -> int:
+    """Additions and multiplications of an expression as it is written."""
+    count = max(len(value.args) - 1, 0) if value.is_Add or value.is_Mul else int(value.is_Pow)
+    return count + sum(map(operations, value.args))
 
 
-def step_operations() -> int:
-    """Operations of one step and its measures as written, each done once."""
-    work = work_of(8)
-    stage = kernel._Stage(MODEL.form, MODEL.form, frozenset(), work)
+def registers() -> float:
+    """Operations per ns of a loop that does nothing but arithmetic on numbers that stay in registers."""
 
-    def one(u: Any, v: Any, tracker: Any) -> Any:
-        values, pull = jax.vjp(stage.terms, u, v)
-        u, v = stage.step(u, v, values, pull, True)
-        return u, v, {m: kernel.tracked(tracker[m], 1.0, values[m], work.inside[m]) for m in tracker}
+    @numba.njit
+    def arithmetic(x: Any, times: int) -> Any:
+        for i in range(x.shape[1]):
+            a, b, c, d, e, f = x[0, i], x[1, i], x[2, i], x[3, i], x[4, i], x[5, i]
+            for _ in range(times):
+                a, b, c, d, e, f = a * 0.999, b * 0.998, c * 0.997, d + 0.5, e + 0.25, f + 0.125
+            x[0, i], x[1, i], x[2, i], x[3, i], x[4, i], x[5, i] = a, b, c, d, e, f
+        return x
 
-    return operations(jax.make_jaxpr(one)(stage.u, stage.v, work.tracker).jaxpr)
-
-
-def operations(jaxpr: Any) -> int:
-    """Arithmetic operations and comparisons on arrays of runs in a program."""
-    kinds = {"add", "sub", "mul", "div", "neg", "integer_pow", "min", "max", "lt", "gt", "ge", "eq", "select_n", "and",
-             "square", "add_any"}  # fmt: skip
-    found = 0
-    for equation in jaxpr.eqns:
-        inner = [value.jaxpr for value in equation.params.values() if hasattr(value, "jaxpr")]
-        found += sum(map(operations, inner)) if inner else equation.primitive.name in kinds
-    return found
+    x = np.ones((6, 4096))
+    arithmetic(x, 1)
+    return 6 * 4096 * 2000 / timed(lambda: arithmetic(x, 2000), 5)[1] / 1e9
 
 
 def main() -> None:
