@@ -35,7 +35,6 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help=__doc__,
@@ -43,6 +42,24 @@ app = typer.Typer(
 app.command()(sweeps.sweep)
 app.command()(sweeps.plot)
 app.command()(network.train)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from toymodel.files import version
+
+        typer.echo(f"toymodel {version('toymodel')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Run one simulation or a sweep, train networks, make the figures, look into a file."""
+
 
 PRESETS = {"coopetition": tm.coopetition, "induction": tm.induction, "long_pathway": tm.long_pathway}
 

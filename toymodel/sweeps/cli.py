@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,10 +12,7 @@ import typer
 from toymodel.model import Model
 from toymodel.sweeps.declare import Sweep, model_of_table
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-
-@app.command()
 def sweep(
     file: Annotated[
         Path | None, typer.Argument(help="A TOML file that declares the sweep; options win over it.")
@@ -86,7 +82,6 @@ def declared_by(file: Path | None, given: dict[str, Any]) -> tuple[Sweep, str | 
     return Sweep(**parts), store
 
 
-@app.command()
 def plot(
     store: Annotated[Path, typer.Argument(help="A store that `toymodel sweep` wrote.")],
     x: Annotated[str, typer.Option(help="Dimension on the horizontal axis.")],
@@ -126,19 +121,3 @@ def _number(name: str, text: str) -> float:
         return float(ast.literal_eval(text))
     except (ValueError, SyntaxError, TypeError):
         raise ValueError(f"--set {name} needs a number, got {text!r}") from None
-
-
-def main() -> None:
-    """Runs the commands; a wrong input ends in one line, an interruption in how to go on."""
-    try:
-        app()
-    except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
-        typer.echo(f"toymodel: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt as stop:
-        typer.echo(f"toymodel: {str(stop) or 'interrupted'}", err=True)
-        sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()
