@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import toymodel as tm
+from toymodel.cli import app
 from toymodel.sweeps import plots
-from toymodel.sweeps.cli import app
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def test_no_scheduler_at_the_address_is_one_clear_error(monkeypatch):
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "toymodel.sweeps.cli", *arguments]
+    return [sys.executable, "-m", "toymodel.cli", *arguments]
 
 
 GIVEN = ("sweep", "--over", "alpha=log(1e-2, 1, 6)", "--over", "mu_icl=log(1e-2, 1, 5)", "--seeds", "0:2")

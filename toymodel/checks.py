@@ -29,6 +29,7 @@ from beartype.vale import Is
 POSITIVE = float(np.nextafter(0, 1))  # as a lower bound: the value must be > 0
 MOST_STEPS = 10**12
 MOST_RATE = 10**12
+MOST_TIME = 10**30
 MOST_SEEDS = 10**6
 MOST_SEED = 2**32 - 1  # JAX's generator takes 32 bits
 MOST_ENTRIES = 10**9
@@ -213,6 +214,7 @@ Finite = Annotated[Any, Is[_real_within(-math.inf)]]
 NonNegative = Annotated[Any, Is[_real_within(0.0)]]
 Positive = Annotated[Any, Is[_real_within(POSITIVE)]]
 LearningRate = Annotated[Any, Is[_real_within(POSITIVE, MOST_RATE)]]
+Duration = Annotated[Any, Is[_real_within(POSITIVE, MOST_TIME)]]
 Tolerance = Annotated[Any, Is[_real_within(POSITIVE, float(np.nextafter(1, 0)))]]
 Loss = Annotated[Callable[..., Any], Is[lambda loss: callable(loss)]]
 Seeds = int | np.integer | Iterable[Any]  # what is in it is checked one by one, by `seeds_in`
@@ -227,6 +229,7 @@ _WORDS: list[tuple[Any, str | Callable[[Any], str]]] = [
     (NonNegative, _said(">= 0")),
     (Positive, _said("> 0")),
     (LearningRate, _said("> 0", MOST_RATE)),
+    (Duration, _said("> 0", MOST_TIME)),
     (Tolerance, "within 0..1, without the ends"),
     (Seeds, "a whole number or a list of them, such as range(12)"),
     (Loss, "a function of the mechanisms and costs (for text use Model.from_expression)"),

@@ -18,7 +18,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from toymodel import measures
-from toymodel.checks import LearningRate, Steps, Tolerance, check_values, checked, mapping
+from toymodel.checks import Duration, Steps, Tolerance, check_values, checked, mapping
 from toymodel.model import Model
 from toymodel.progress import progress_bar
 from toymodel.simulation.integration import Ended, Event, Integration
@@ -33,7 +33,7 @@ CHUNK = 8192  # runs whose losses at all times are in memory together when only 
 def flow(
     model: Model,
     start: xr.Dataset,
-    t: LearningRate,
+    t: Duration,
     *,
     times: Any = None,
     rtol: Tolerance = 1e-9,
