@@ -6,7 +6,7 @@ Drawn from the curves in networks/, which `make networks` trains.
 from shared.networks import at, best_previous
 
 from toymodel import plotting
-from toymodel.network.curves import band, crossing, curves, curves_there, landmarks, spread
+from toymodel.network.curves import band, crossing, curves, curves_there, landmarks, last, spread
 
 CUT = {
     ("icl", "previous"): ("icl", "icl, not to the exemplar before"),
@@ -42,8 +42,8 @@ def main() -> None:
     marks, parts, alone = landmarks(full), measures(full), measures(data)
     half = {name: crossing(v, 0.5 * v.max("step")) / marks.emergence for name, v in parts.items()}
     order = "; ".join(f"{name} {spread(when)}" for name, when in half.items())
-    without = {key: full.accuracy_cut.sel(of_cut=key[0], cut=key[1]).isel(step=-1) for key in CUT}
-    plain = {name: at(full, name).isel(step=-1) for name in ("icl", "ciwl")}
+    without = {key: last(full.accuracy_cut.sel(of_cut=key[0], cut=key[1], drop=True)) for key in CUT}
+    plain = {name: last(at(full, name)) for name in ("icl", "ciwl")}
     assert (parts["match"].max("step") > 0.1).all() and (without["icl", "previous"] < 0.6).all()
     caption = f"""Parts of induction in the transformer. (a) Full data: copy (by how many deviations attention to a
     label raises its own logit above those of other labels), match (how much more the query attends to the right

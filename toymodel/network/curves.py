@@ -3,6 +3,7 @@
 The landmarks are computed in the same way for our curves and for those of the paper.
 """
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ CLEAR = 0.55  # a flip that never passes this is chance
 
 def curves(name: str, runs: Runs | None = None) -> xr.Dataset:
     """The kept curves of an experiment as running means; a missing file is named with the command that makes it."""
-    plotting.uses(f"networks/{name}.nc")
     kept = (runs or Runs()).read(name)
+    plotting.uses(f"networks/{name}.nc")
     rolled = [of for of, values in kept.data_vars.items() if "step" in values.dims]
     smooth = kept[rolled].rolling(step=SMOOTH[name.split("_")[0]], center=True, min_periods=1).mean()
     return kept.assign(smooth.data_vars)
@@ -30,7 +31,7 @@ def curves_there(*names: str) -> dict[str, xr.Dataset]:
     """The curves of those experiments that are there; FileNotFoundError where none of them is."""
     runs, found = Runs(), {}
     for name in names:
-        if runs.there(runs.named(name)):
+        with suppress(FileNotFoundError):
             found[name] = curves(name, runs)
     if not found:
         raise FileNotFoundError(
