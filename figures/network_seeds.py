@@ -8,7 +8,7 @@ import numpy as np
 from shared.networks import at, searched
 
 from toymodel import plotting
-from toymodel.network.curves import curves, landmarks, spread, uses_paper
+from toymodel.network.curves import curves, landmarks, seeds_of, spread, uses_paper
 from toymodel.network.paper import SEEDS, paper_curves
 
 OTHERS = ("12800 classes x 5", "12800 classes x 20, MLP", "12800 classes x 5, MLP")
@@ -21,7 +21,7 @@ def main() -> None:
     fig, (left, right, knobs) = plotting.new(1, 3, 7.4, 2.6, gridspec_kw={"width_ratios": (1, 1, 1.1)})
     for ax, of, marks, title in (
         (left, paper, of_paper, "paper, six seeds"),
-        (right, ours, of_ours, f"transformer, {ours.seed.size} seeds"),
+        (right, ours, of_ours, f"transformer, {seeds_of(ours)}"),
     ):
         unit = float(marks.emergence.median())
         for seed, colour in zip(of.seed.values, plotting.shades(of.seed.size), strict=True):

@@ -54,8 +54,15 @@ def band(axes: Axes, of: xr.DataArray, x: Any, colour: str, **style: Any) -> Non
 
 
 def spread(values: xr.DataArray, digits: int = 2) -> str:
-    """Mean, lowest and highest, as text."""
+    """Mean, lowest and highest over seeds, as text; of one seed its value."""
+    if values.size == 1:
+        return f"{values.item():.{digits}f}"
     return f"{float(values.mean()):.{digits}f} ({float(values.min()):.{digits}f} to {float(values.max()):.{digits}f})"
+
+
+def seeds_of(of: xr.Dataset) -> str:
+    """How many seeds there are, in words."""
+    return f"{of.seed.size} seeds" if of.seed.size > 1 else "one seed"
 
 
 def crossing(values: xr.DataArray, level: float, rising: bool = True) -> xr.DataArray:
