@@ -36,7 +36,7 @@ def main() -> None:
     for noise, peak, ratio in zip(search.noise.values, search.peak.values, search.ratio.values, strict=True):
         if np.isfinite(ratio):
             knobs.annotate(f"{noise:g}", (peak, ratio), xytext=(3, 3), textcoords="offset points", fontsize=6)
-    knobs.set(xlim=(0.6, 1), ylim=(1, 20), yscale="log", xlabel="highest flip", ylabel="end of ICL / its emergence")
+    knobs.set(xlim=(0.5, 1), ylim=(1, 20), yscale="log", xlabel="highest flip", ylabel="end of ICL / its emergence")
     knobs.legend(fontsize=6, loc="upper left")
     plotting.panel_letters((left, right, knobs))
     known = search.dropna("run", subset=["ratio"])

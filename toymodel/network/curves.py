@@ -88,7 +88,7 @@ def landmarks(of: xr.Dataset) -> xr.Dataset:
 
     emergence  the last step before the highest value at which flip passes 1/2 upwards
     gone       the first step after it at which flip passes 1/2 downwards
-    ratio      gone / emergence
+    ratio      gone / emergence (NaN where flip was above 1/2 from the start)
     peak, end  highest and last flip (of every seed)
     peak_at    step of the highest
     """
@@ -98,7 +98,7 @@ def landmarks(of: xr.Dataset) -> xr.Dataset:
     emergence = crossing(flip.where(flip.step >= below), 0.5).fillna(flip.step[0]).where(flip.max("step") > CLEAR)
     after = flip.where(flip.step >= top)
     gone = crossing(after, 0.5, rising=False).where(flip.max("step") > CLEAR)
-    found = {"emergence": emergence, "gone": gone, "ratio": gone / emergence, "peak_at": top}
+    found = {"emergence": emergence, "gone": gone, "ratio": (gone / emergence).where(emergence > 0), "peak_at": top}
     return xr.Dataset(found | {"peak": flip.max("step"), "end": last(flip)})
 
 
