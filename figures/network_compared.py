@@ -37,8 +37,8 @@ def main() -> None:
         full.set_title(TITLES[kind])
     for ax in axes[:, 0]:
         ax.set_ylabel("learned")
-    axes[0, 2].legend(loc="lower left", fontsize=6)
-    axes[1, 1].legend(loc="upper right", fontsize=6)
+    axes[0, 0].legend(loc="lower left", fontsize=6)
+    axes[1, 3].legend(*axes[1, 2].get_legend_handles_labels(), loc="upper left", fontsize=6)
     plotting.panel_letters(axes.flat)
     columns = [of_paper_column(found["paper"])] + [column(of) for kind, of in found.items() if kind != "paper"]
     assert 1.8 < float(found["paper"]["lifetime"].median()) < 2.8 and (found["disentangled"]["peak"] > 0.8).all()

@@ -7,7 +7,7 @@ from shared.networks import at, best_previous
 
 import toymodel as tm
 from toymodel import plotting
-from toymodel.network.curves import band, curves, landmarks, spread, uses_paper
+from toymodel.network.curves import band, curves, landmarks, last, seeds_of, spread, uses_paper
 from toymodel.network.paper import paper_number
 
 NAMES = {"a": "attention to previous (a)", "b": "|W| (b)", "c": "g (c)", "d": "change of |M| (d)"}
@@ -48,19 +48,19 @@ def main() -> None:
     for ax in axes.flat:
         ax.legend(fontsize=6)
     plotting.panel_letters(axes.flat)
-    kept = previous.isel(step=-1) / previous.max("step")
-    falls = induction.isel(step=-1) / induction.max("step")
+    kept = last(previous) / previous.max("step")
+    falls = last(induction) / induction.max("step")
     assert (scaled["a"].max("step") > 1.5 * scaled["a"].isel(step=-1)).all()
     assert float(scaled["d"].mean("seed").sel(step=1500)) < 0.1 < 0.6 < float(scaled["b"].mean("seed").sel(step=1500))
-    assert (induction.max("step") > 0.05).all() and (lookup.isel(step=-1) > 0.05).all()
+    assert (induction.max("step") > 0.05).all() and (last(lookup) > 0.05).all()
     caption = f"""Parts of the networks beside the vectors of the model. (a) Model: a rises with b and c and falls
     as d is learned. (b) Disentangled network (20 seeds): attention to the previous token (a) rises and falls; W and
-    the copy strength g (b, c) go on growing; the label codes M (d) move last. (c) Transformer ({large.seed.size}
-    seeds): attention of label tokens to the exemplar before them in the head where it is highest, from a sixteenth
-    of the training on (at the start attention is spread over few tokens); it keeps {spread(kept)} of its highest to
-    the end, where flip is {spread(at(large, "flip").isel(step=-1))}. Crosses: the paper's best head, which rises
-    and falls with icl, to 0.4 of its highest. (d) How much more the query looks at the right label than at the
-    other: induction keeps {spread(falls)} of its highest, lookup is at its end {spread(lookup.isel(step=-1))}."""
+    the copy strength g (b, c) go on growing; the label codes M (d) move last. (c) Transformer ({seeds_of(large)}):
+    attention of label tokens to the exemplar before them in the head where it is highest, from a sixteenth of the
+    training on (at the start attention is spread over few tokens); it keeps {spread(kept)} of its highest to the
+    end, where flip is {spread(last(at(large, "flip")))}. Crosses: the paper's best head, which rises and falls with
+    icl, to 0.4 of its highest. (d) How much more the query looks at the right label than at the other: induction
+    keeps {spread(falls)} of its highest, lookup is at its end {spread(last(lookup))}."""
     plotting.finish(__file__, fig, caption)
 
 

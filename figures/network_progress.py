@@ -6,7 +6,7 @@ Drawn from the curves in networks/, which `make networks` trains.
 from shared.networks import at, best_previous
 
 from toymodel import plotting
-from toymodel.network.curves import band, crossing, curves, curves_there, landmarks, spread
+from toymodel.network.curves import band, crossing, curves, curves_there, landmarks, last, seeds_of, spread
 
 CUT = {
     ("icl", "previous"): ("icl", "icl, not to the exemplar before"),
@@ -42,20 +42,21 @@ def main() -> None:
     marks, parts, alone = landmarks(full), measures(full), measures(data)
     half = {name: crossing(v, 0.5 * v.max("step")) / marks.emergence for name, v in parts.items()}
     order = "; ".join(f"{name} {spread(when)}" for name, when in half.items())
-    without = {key: full.accuracy_cut.sel(of_cut=key[0], cut=key[1]).isel(step=-1) for key in CUT}
-    plain = {name: at(full, name).isel(step=-1) for name in ("icl", "ciwl")}
+    without = {key: last(full.accuracy_cut.sel(of_cut=key[0], cut=key[1], drop=True)) for key in CUT}
+    plain = {name: last(at(full, name)) for name in ("icl", "ciwl")}
     assert (parts["match"].max("step") > 0.1).all() and (without["icl", "previous"] < 0.6).all()
-    caption = f"""Parts of induction in the transformer. (a) Full data: copy (by how many deviations attention to a
-    label raises its own logit above those of other labels), match (how much more the query attends to the right
-    label where in layer 1 all attention of label tokens is on the exemplar before them), attention to the previous
-    token in the best head; each over its largest. Half of it is reached at, over the emergence of ICL: {order}. (b)
-    ICL-only data: largest match {spread(alone["match"].max("step"))}, against {spread(parts["match"].max("step"))}
-    on full data; largest attention to the previous token {spread(alone["previous"].max("step"))}, against
-    {spread(parts["previous"].max("step"))}; copy {spread(alone["copy"].max("step"))}, against
-    {spread(parts["copy"].max("step"))}. (c) Accuracy where label tokens may not look at the exemplar before them,
-    or not at themselves, in layer 1. At the end of training: icl {spread(without["icl", "previous"])} without the
-    exemplar before (with it {spread(plain["icl"])}); ciwl {spread(without["ciwl", "previous"])} without it and
-    {spread(without["ciwl", "own"])} without themselves (with both {spread(plain["ciwl"])})."""
+    caption = f"""Parts of induction in the transformer, {seeds_of(full)}. (a) Full data: copy (by how many
+    deviations attention to a label raises its own logit above those of other labels), match (how much more the
+    query attends to the right label where in layer 1 all attention of label tokens is on the exemplar before them),
+    attention to the previous token in the best head; each over its largest. Half of it is reached at, over the
+    emergence of ICL: {order}. (b) ICL-only data: largest match {spread(alone["match"].max("step"))}, against
+    {spread(parts["match"].max("step"))} on full data; largest attention to the previous token
+    {spread(alone["previous"].max("step"))}, against {spread(parts["previous"].max("step"))}; copy
+    {spread(alone["copy"].max("step"))}, against {spread(parts["copy"].max("step"))}. (c) Accuracy where label
+    tokens may not look at the exemplar before them, or not at themselves, in layer 1. At the end of training: icl
+    {spread(without["icl", "previous"])} without the exemplar before (with it {spread(plain["icl"])}); ciwl
+    {spread(without["ciwl", "previous"])} without it and {spread(without["ciwl", "own"])} without themselves (with
+    both {spread(plain["ciwl"])})."""
     plotting.finish(__file__, fig, caption)
 
 

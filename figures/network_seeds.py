@@ -8,7 +8,7 @@ import numpy as np
 from shared.networks import at, searched
 
 from toymodel import plotting
-from toymodel.network.curves import curves, landmarks, spread, uses_paper
+from toymodel.network.curves import curves, landmarks, seeds_of, spread, uses_paper
 from toymodel.network.paper import SEEDS, paper_curves
 
 OTHERS = ("12800 classes x 5", "12800 classes x 20, MLP", "12800 classes x 5, MLP")
@@ -21,7 +21,7 @@ def main() -> None:
     fig, (left, right, knobs) = plotting.new(1, 3, 7.4, 2.6, gridspec_kw={"width_ratios": (1, 1, 1.1)})
     for ax, of, marks, title in (
         (left, paper, of_paper, "paper, six seeds"),
-        (right, ours, of_ours, f"transformer, {ours.seed.size} seeds"),
+        (right, ours, of_ours, f"transformer, {seeds_of(ours)}"),
     ):
         unit = float(marks.emergence.median())
         for seed, colour in zip(of.seed.values, plotting.shades(of.seed.size), strict=True):
@@ -36,11 +36,11 @@ def main() -> None:
     for noise, peak, ratio in zip(search.noise.values, search.peak.values, search.ratio.values, strict=True):
         if np.isfinite(ratio):
             knobs.annotate(f"{noise:g}", (peak, ratio), xytext=(3, 3), textcoords="offset points", fontsize=6)
-    knobs.set(xlim=(0.6, 1), ylim=(1, 20), yscale="log", xlabel="highest flip", ylabel="end of ICL / its emergence")
+    knobs.set(xlim=(0.5, 1), ylim=(1, 20), yscale="log", xlabel="highest flip", ylabel="end of ICL / its emergence")
     knobs.legend(fontsize=6, loc="upper left")
     plotting.panel_letters((left, right, knobs))
     known = search.dropna("run", subset=["ratio"])
-    assert of_paper.ratio.notnull().all() and (of_ours.peak > 0.62).mean() >= 0.8
+    assert of_paper.ratio.notnull().all() and 1.7 < of_ours.ratio.median() < 3.5
     caption = f"""Strength and lifetime of ICL. (a) The paper's six seeds: highest flip {spread(of_paper.peak)}, end
     of ICL over its emergence {spread(of_paper.ratio, 1)}, median {float(of_paper.ratio.median()):.1f}. (b) Our
     transformer: {spread(of_ours.peak)}; {spread(of_ours.ratio, 1)}, median {float(of_ours.ratio.median()):.1f}. (c)

@@ -6,7 +6,7 @@ Drawn from the curves in networks/, which `make networks` trains.
 from shared.networks import SYSTEMS
 
 from toymodel import plotting
-from toymodel.network.curves import band, curves, landmarks
+from toymodel.network.curves import band, curves, landmarks, seeds_of
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     trained. (a) Disentangled network (first half: A, V and M): with the second half of the end, flip still rises to
     {float(small.max()):.2f} and falls to {float(small[-1]):.2f}; as trained, {float(of_small.peak.mean()):.2f} and
     {float(of_small.end.mean()):.2f}. So ICL fades in the first half, and the second serves both strategies. (b)
-    Transformer, {of_large.seed.size} seeds (second half: layer 2, last norm and read-out): flip is highest,
+    Transformer, {seeds_of(of_large)} (second half: layer 2, last norm and read-out): flip is highest,
     {float(large.max()):.2f}, at step {int(large.kept[int(large.argmax())]):,}, and {float(large[-1]):.2f} at the
     end, against {float(of_large.peak.mean()):.2f} and {float(of_large.end.mean()):.2f} as trained."""
     plotting.finish(__file__, fig, caption)

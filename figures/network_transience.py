@@ -6,7 +6,7 @@ Drawn from the curves in networks/, which `make networks` trains, and from those
 from shared.networks import SYSTEMS, at, of_toy
 
 from toymodel import plotting
-from toymodel.network.curves import band, bump, curves, curves_there, landmarks, spread, uses_paper
+from toymodel.network.curves import band, bump, curves, curves_there, landmarks, last, seeds_of, spread, uses_paper
 from toymodel.network.paper import SEEDS, paper_curve, paper_curves, paper_number
 
 PANELS = {"flip": "flip (1: ICL, 0: CIWL)", "icl": "icl", "ciwl": "ciwl"}
@@ -52,15 +52,13 @@ def main() -> None:
     before, loss = (
         of.interp(step=large.emergence.mean()) for of in (at(full, "ciwl"), full.loss.sel(evaluator="train"))
     )
-    ends, pure = at(full, "ciwl").isel(step=-1), float(full.accuracy.sel(evaluator="pure_iwl").max())
+    ends, pure = last(at(full, "ciwl")), float(full.accuracy.sel(evaluator="pure_iwl").max())
     rises = {name: 100 * (bump(of) - 1) for name, of in ours.items()}
-    stay = "; ".join(
-        f"{SYSTEMS[name.split('_')[0]][0]} {spread(at(of, 'flip').isel(step=-1))}" for name, of in matched.items()
-    )
+    stay = "; ".join(f"{SYSTEMS[name.split('_')[0]][0]} {spread(last(at(of, 'flip')))}" for name, of in matched.items())
     assert (few.peak > 0.8).all() and (few.end < 0.2).all() and pure < 0.1
-    assert (large.peak > 0.62).mean() >= 0.8 and (before < 0.85).all()
+    assert (large.peak > 0.55).all() and 1.7 < large.ratio.median() < 3.5 and (before < 0.85).all()
     caption = f"""Emergence and transience of ICL in the paper's network (dashed: its main run, read off its
-    figures), in our transformer of the same architecture on Gaussian classes ({large.seed.size} seeds), in the
+    figures), in our transformer of the same architecture on Gaussian classes ({seeds_of(large)}), in the
     disentangled network ({few.seed.size} seeds) and in the model. Lines: means over seeds; bands: lowest to
     highest. Time over the emergence of ICL: flip up through 1/2. (a to c) Accuracies among the labels in context.
     Highest flip: paper, six seeds, {spread(six.peak)}; transformer {spread(large.peak)}; disentangled network

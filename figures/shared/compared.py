@@ -49,7 +49,7 @@ def of_network(network: str) -> dict[str, xr.DataArray]:
         return of.accuracy_in_context.sel(evaluator=evaluator, drop=True)
 
     found = {name: accuracy(trained, name) for name in ("icl", "flip", "ciwl")}
-    scale = float(first(found["icl"]).mean())
+    scale = float(landmarks(trained).emergence.median())
     learned = {
         name: accuracy(there[f"{network}_{of}"], evaluator)
         for name, (of, evaluator) in names.items()

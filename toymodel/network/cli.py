@@ -13,6 +13,7 @@ def train(
     all_: Annotated[bool, typer.Option("--all", help="Every experiment whose curves are missing.")] = False,
     jobs: Annotated[int, typer.Option(help="Experiments at once; each takes about one core.")] = 2,
     seeds: Annotated[int | None, typer.Option(help="Only the first so many seeds; the others may follow.")] = None,
+    so_far: Annotated[bool, typer.Option("--so-far", help="Do not train: write what stopped trainings left.")] = False,
     again: Annotated[bool, typer.Option(help="Train even where curves are there.")] = False,
     curves: Annotated[Path, typer.Option(help="Folder for the curves.")] = Path("networks"),
     checkpoints: Annotated[Path, typer.Option(help="Folder for what training resumes from.")] = Path("build/networks"),
@@ -29,14 +30,17 @@ def train(
         raise ValueError(f"give names or --all, got both: {names}")
     if not all_ and not names:
         for name, experiment in runs.known.items():
-            seeds_there = len(runs.there(experiment))
-            state = "there  " if runs.finished(experiment) else "missing" if not seeds_there else "begun  "
-            typer.echo(
-                f"{state} {name}" + (f", {seeds_there} of {experiment.seeds} seeds" if state == "begun  " else "")
-            )
+            whole, begun = len(runs.there(experiment)), len(runs.begun(experiment))
+            state = "there  " if runs.finished(experiment) else "begun  " if begun else "missing"
+            seeds_of = f", {whole} of {experiment.seeds} seeds finished" if state == "begun  " else ""
+            typer.echo(f"{state} {name}{seeds_of}")
     chosen = list(runs.known.values()) if all_ else [runs.named(name) for name in names or []]
     if seeds is not None:
         chosen = [replace(experiment, seeds=min(seeds, experiment.seeds)) for experiment in chosen]
+    if so_far:
+        for experiment in chosen:
+            typer.echo(f"{experiment.name}: seeds {', '.join(map(str, runs.so_far(experiment))) or 'none'}")
+        return
     for experiment, curves_of in runs.run_many(chosen, jobs, again):
         end = curves_of.accuracy_in_context.isel(step=-1).mean("seed")
         last = ", ".join(f"{name} {float(end.sel(evaluator=name)):.2f}" for name in ("icl", "flip", "ciwl"))

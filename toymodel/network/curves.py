@@ -3,6 +3,7 @@
 The landmarks are computed in the same way for our curves and for those of the paper.
 """
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ CLEAR = 0.55  # a flip that never passes this is chance
 
 def curves(name: str, runs: Runs | None = None) -> xr.Dataset:
     """The kept curves of an experiment as running means; a missing file is named with the command that makes it."""
-    plotting.uses(f"networks/{name}.nc")
     kept = (runs or Runs()).read(name)
+    plotting.uses(f"networks/{name}.nc")
     rolled = [of for of, values in kept.data_vars.items() if "step" in values.dims]
     smooth = kept[rolled].rolling(step=SMOOTH[name.split("_")[0]], center=True, min_periods=1).mean()
     return kept.assign(smooth.data_vars)
@@ -30,7 +31,7 @@ def curves_there(*names: str) -> dict[str, xr.Dataset]:
     """The curves of those experiments that are there; FileNotFoundError where none of them is."""
     runs, found = Runs(), {}
     for name in names:
-        if runs.there(runs.named(name)):
+        with suppress(FileNotFoundError):
             found[name] = curves(name, runs)
     if not found:
         raise FileNotFoundError(
@@ -53,8 +54,15 @@ def band(axes: Axes, of: xr.DataArray, x: Any, colour: str, **style: Any) -> Non
 
 
 def spread(values: xr.DataArray, digits: int = 2) -> str:
-    """Mean, lowest and highest, as text."""
+    """Mean, lowest and highest over seeds, as text; of one seed its value."""
+    if values.size == 1:
+        return f"{values.item():.{digits}f}"
     return f"{float(values.mean()):.{digits}f} ({float(values.min()):.{digits}f} to {float(values.max()):.{digits}f})"
+
+
+def seeds_of(of: xr.Dataset) -> str:
+    """How many seeds there are, in words."""
+    return f"{of.seed.size} seeds" if of.seed.size > 1 else "one seed"
 
 
 def crossing(values: xr.DataArray, level: float, rising: bool = True) -> xr.DataArray:
@@ -80,7 +88,7 @@ def landmarks(of: xr.Dataset) -> xr.Dataset:
 
     emergence  the last step before the highest value at which flip passes 1/2 upwards
     gone       the first step after it at which flip passes 1/2 downwards
-    ratio      gone / emergence
+    ratio      gone / emergence (NaN where flip was above 1/2 from the start)
     peak, end  highest and last flip (of every seed)
     peak_at    step of the highest
     """
@@ -90,7 +98,7 @@ def landmarks(of: xr.Dataset) -> xr.Dataset:
     emergence = crossing(flip.where(flip.step >= below), 0.5).fillna(flip.step[0]).where(flip.max("step") > CLEAR)
     after = flip.where(flip.step >= top)
     gone = crossing(after, 0.5, rising=False).where(flip.max("step") > CLEAR)
-    found = {"emergence": emergence, "gone": gone, "ratio": gone / emergence, "peak_at": top}
+    found = {"emergence": emergence, "gone": gone, "ratio": (gone / emergence).where(emergence > 0), "peak_at": top}
     return xr.Dataset(found | {"peak": flip.max("step"), "end": last(flip)})
 
 

@@ -77,16 +77,22 @@ class Runs:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def there(self, experiment: Experiment) -> tuple[int, ...]:
-        """The seeds whose curves of this very experiment are there."""
-        path = self.folder / f"{experiment.name}.nc"
-        if not path.exists():
-            return ()
+        """The seeds whose curves of this very experiment are there, to its last step."""
         try:
-            with xr.open_dataset(path, engine="h5netcdf") as kept:
-                same = kept.attrs.get("made_of") == self.made_of(experiment) and kept.step[-1] == experiment.steps
-                return tuple(kept.seed.values.tolist()) if same else ()
-        except OSError:
-            return ()  # damaged
+            kept = self.read(experiment.name)
+        except (OSError, ValueError):
+            return ()  # missing, damaged, or of another declaration
+        if kept.step[-1] < experiment.steps:
+            return ()
+        whole = kept.loss.sel(step=experiment.steps).notnull().any("evaluator")
+        return tuple(kept.seed.values[whole.values].tolist())
+
+    def begun(self, experiment: Experiment) -> tuple[int, ...]:
+        """The seeds of which there are curves, finished or not."""
+        try:
+            return tuple(self.read(experiment.name).seed.values.tolist())
+        except (OSError, ValueError):
+            return ()
 
     def finished(self, experiment: Experiment) -> bool:
         """Whether the curves of all its seeds are there."""
@@ -148,17 +154,39 @@ class Runs:
             for seed in seeds:
                 held.enter_context(self.locks[f"{self.made_of(experiment)} {seed}"])
             curves = self.train(experiment, seeds, again, progress)
+        self._keep(experiment, curves)
+
+    def _keep(self, experiment: Experiment, curves: xr.Dataset) -> None:
+        """Write curves to the file of their experiment, beside those of the other seeds that it holds."""
         with self.locks[experiment.name]:
-            if others := [seed for seed in self.there(experiment) if seed not in seeds]:
-                before = self.read(experiment.name).sel(seed=others)
-                both = xr.concat(
-                    [before, curves], "seed", combine_attrs="drop_conflicts", join="exact", data_vars="minimal"
-                )
+            try:
+                before = self.read(experiment.name)
+            except (OSError, ValueError):
+                before = curves.isel(seed=slice(0, 0))
+            others = before.sel(seed=[seed for seed in before.seed.values if seed not in curves.seed.values])
+            if others.seed.size:
+                both = xr.concat([others, curves], "seed", combine_attrs="drop_conflicts", join="outer")
                 curves = both.sortby("seed").assign_attrs(curves.attrs)
             path = self.folder / f"{experiment.name}.nc"
             packed = {name: {"zlib": True, "complevel": 9} for name in curves.data_vars}
             curves.to_netcdf(path.with_suffix(".partial"), engine="h5netcdf", encoding=packed)
             os.replace(path.with_suffix(".partial"), path)
+
+    def so_far(self, experiment: Experiment) -> tuple[int, ...]:
+        """Put what trainings that are not finished have left into the file; the seeds of which there is something."""
+        found = []
+        for path in sorted((self.checkpoints / self.made_of(experiment)).glob("latest_*.npz")):
+            seeds = tuple(map(int, path.stem.split("_")[1:]))
+            if set(seeds) & set(self.there(experiment)):
+                continue
+            with np.load(path) as file:
+                rows = {name: file[name] for name in file.files}
+            done = int(np.isfinite(rows["loss"]).all((1, 2)).sum())
+            rows = {name: values[:done] for name, values in rows.items()}
+            curves = as_dataset(experiment, seeds, rows).assign_attrs(made_of=self.made_of(experiment), **origin())
+            self._keep(experiment, curves)
+            found += seeds
+        return tuple(found)
 
     def train(
         self, experiment: Experiment, seeds: tuple[int, ...], again: bool = False, progress: bool | None = None
@@ -280,7 +308,8 @@ class Runs:
         return xr.Dataset(variables, {"kept": list(experiment.keep)})
 
     def read(self, name: str) -> xr.Dataset:
-        """The curves of this name; where they are missing or of another declaration, how to make them."""
+        """The curves of this name, of a training that is not finished so far as it went; where they are missing or of
+        another declaration, how to make them."""
         experiment, path = self.named(name), self.folder / f"{name}.nc"
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing; `toymodel train {name}` makes it")
@@ -288,9 +317,9 @@ class Runs:
             curves = xr.load_dataset(path, engine="h5netcdf")
         except OSError as error:
             raise ValueError(f"{path} is damaged ({error}); `toymodel train {name}` makes it anew") from None
-        if curves.attrs.get("made_of") != self.made_of(experiment) or curves.step[-1] != experiment.steps:
+        if curves.attrs.get("made_of") != self.made_of(experiment):
             raise ValueError(f"{path} was made by another declaration of {name}; `toymodel train {name}` makes it anew")
-        return curves
+        return curves.sel(step=slice(0, experiment.steps))
 
 
 def _writable(folder: Path) -> None:
