@@ -275,6 +275,8 @@ def build() -> Page:
         $(1-x)^2+z^2 < 1/2$ CIWL is learned with ICL, and there is no bump before it. The law speaks of the model; in
         networks the bump is small, and which kind it is is not decided here."""
     )
+    page.section("What is new and what is textbook")
+    page.text("""New here, as far as we know. The paper reports the bump and gives no account of it.""")
     return page
 
 
