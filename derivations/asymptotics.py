@@ -302,6 +302,11 @@ def build() -> Page:
         [weight decay](weight_decay.md) the surfaces become isolated points and $\alpha$ and the sizes do matter; with
         [gradient noise](discrete.md) ICL can last."""
     )
+    page.section("What is new and what is textbook")
+    page.text(
+        """Linearisation, and that a gradient flow has real spectra, are textbook. New here: the classification by
+        the signs of the two mu, and the growth where both are positive."""
+    )
     return page
 
 

@@ -333,6 +333,11 @@ def build() -> Page:
         """A clamped or frozen vector, a blocked gradient and rules that act on single entries break the symmetry. With
         momentum the combinations are not conserved while the velocity is not small."""
     )
+    page.section("What is new and what is textbook")
+    page.text(
+        """Balanced norms under gradient flow are those of Du et al. (2018, arXiv 1806.00900) and Arora et al. (2018,
+        1802.06509). New here: how a cost makes them drift, in closed form, and what they fix of the end."""
+    )
     return page
 
 

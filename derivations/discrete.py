@@ -389,6 +389,12 @@ def build() -> Page:
         their balanced values; over longer times noise makes them drift. The effect of noise on emergence is
         explained, and measured, but not given in closed form."""
     )
+    page.section("What is new and what is textbook")
+    page.text(
+        """The modified flow of second order is that of Barrett & Dherin (2021, arXiv 2009.11162), and the edge of
+        stability that of Cohen et al. (2021, 2103.00065). New here: both close on the reduced coordinates, and noise
+        that keeps a learned mechanism's loss at a floor keeps its competitor alive."""
+    )
     return page
 
 

@@ -363,6 +363,13 @@ def build() -> Page:
         {float(outside.median()):.1%}, the 95th percentile {float(outside.quantile(0.95)):.0%}, the largest
         {float(outside.max()):.0%}."""
     )
+    page.section("What is new and what is textbook")
+    page.text(
+        """Slow manifolds, their folds, and the addition of the times of stages are textbook (Fenichel 1979, and
+        matched asymptotics). Nguyen & Reddy (arXiv 2412.00104) have transience by weight decay; in this model a cost
+        does it. New here: the stages, their laws, and that the lifetime is not monotonic in the strength of
+        competition."""
+    )
     return page
 
 

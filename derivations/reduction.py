@@ -323,6 +323,13 @@ def build() -> Page:
         Noise leaves the gradient right in the mean; sampled terms are unbiased, but the gradient of a loss that is
         nonlinear in one of them is not. [What both do](reduction_extended.md) is another page."""
     )
+    page.section("What is new and what is textbook")
+    page.text(
+        """That products of weights keep balanced norms is known (Du et al. 2018, arXiv 1806.00900; Arora et al. 2018,
+        1802.06509), and that deep linear networks move in few dimensions (Saxe et al. 2014, 1312.6120); Musat et al.
+        (2607.11875) find invariant low-dimensional dynamics in transformers. New here: two numbers a vector are
+        exact for any function of such losses, for descent with any step as for flow, with costs and clamped entries."""
+    )
     return page
 
 

@@ -427,6 +427,12 @@ def build() -> Page:
         their damping changes slowly. Sampling is not reduced beyond one step; `toymodel.descend_vectors` simulates
         it."""
     )
+    page.section("What is new and what is textbook")
+    page.text(
+        """The radius of a random walk (a Bessel process) and the stationary variance of a linear
+        recursion are textbook. New here: that the reduction closes in law under gradient noise, and where it does
+        not."""
+    )
     return page
 
 

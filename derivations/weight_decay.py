@@ -373,6 +373,12 @@ Nothing learned, all vectors zero, is stable for every $\lambda > 0$. All spectr
         closed form here."""
     )
     page.text(paper())
+    page.section("What is new and what is textbook")
+    page.text(
+        """Folds of equilibria are textbook, and transience by weight decay on attention is in Nguyen & Reddy
+        (arXiv 2412.00104). New here: the thresholds for this loss, and the range of decay in which the start
+        decides."""
+    )
     return page
 
 

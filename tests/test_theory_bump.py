@@ -114,3 +114,17 @@ def test_height_of_arrays():
     compiled = jax.jit(theory.height)(*map(jnp.asarray, (x, z, x_0)))
     assert isinstance(compiled, jax.Array)
     np.testing.assert_allclose(compiled, one_by_one, rtol=1e-5, atol=1e-6)
+
+
+def test_outside_of_the_range_it_is_nan():
+    """Standard normal starts, a strong cost on a large residual of d, much of CIWL learned, and CIWL driven on."""
+    model = tm.coopetition(alpha=1e-2, mu_icl=1e-6)
+    outside = [
+        tm.random_start(model, range(5)),
+        start_of(model, 0.5, 12.0),
+        start_of(model, 5.0),
+        start_of(model, -0.1),
+    ]
+    assert all(bool(tm.theory.bump(model, start).height.isnull().all()) for start in outside)
+    assert bool(tm.theory.bump(model, start_of(model), mu_icl=1e-3 * 0.8, alpha=1e-2).height.isnull())
+    assert bool(tm.theory.bump(model, start_of(model), mu_icl=1e-6).height > 0)

@@ -225,3 +225,35 @@ def test_expressions_take_jax_arrays(n):
 def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_overlap_of_d_when_ciwl_is_learned():
+    """d_C (d_C^2 - d0^2) = r T2, by numpy's roots."""
+    for d0, product in ((0.1, 3.0), (1.0, 250.0), (2.0, 0.5)):
+        found = cooperation.learned_overlap(d0, product)
+        roots = np.roots([1, 0, -(d0**2), -escape.LEARNED * product])
+        expected = max(root.real for root in roots if abs(root.imag) < 1e-12)
+        assert float(found) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_gain_is_the_change_of_the_square(count):
+    """x(s)^2 - x(0)^2 from the path itself, and the path from its equations x' = k y, with one and two vectors."""
+    draw = np.random.default_rng(3)
+    k, s = draw.uniform(0.2, 2, 20), draw.uniform(-1, 1, 20)
+    private = escape.Private(k, list(draw.standard_normal((count, 20))))
+    moved = private.at(s).overlaps
+    np.testing.assert_allclose(private.gain(s), moved[0] ** 2 - private.overlaps[0] ** 2, rtol=1e-9, atol=1e-12)
+    slopes = [(private.at(np.full(20, 1e-6)).overlaps[i] - private.overlaps[i]) / 1e-6 for i in range(count)]
+    others = [np.ones(20)] if count == 1 else private.overlaps[::-1]
+    for slope, other in zip(slopes, others, strict=True):
+        np.testing.assert_allclose(slope, k * other, rtol=1e-4, atol=1e-5)
+
+
+def test_repeated_letters_are_refused():
+    model = tm.shared_encoder()
+    start = tm.aligned_start(model)
+    calls = (lambda: tm.theory.law(model, 0.1, 1.0), lambda: tm.theory.region(model, 0.1, 1.0), lambda: escape.escape(model, start))
+    for call in calls:
+        with pytest.raises(ValueError, match="holds a vector twice"):
+            call()

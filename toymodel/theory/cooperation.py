@@ -161,16 +161,28 @@ def law(model: Model, scale: Any, scale_d: Any, *, target_scale: Mapping[str, fl
     if not bool(((scale > 0) & ((scale <= scale_d) if len(icl) == 1 else (scale < scale_d))).all()):
         raise ValueError("scale and scale_d must satisfy 0 < scale < scale_d (or be equal with one private vector)")
     index = sp.lambdify((SCALE, D0, K1, K2), law_expressions(len(icl))["speed_up"], "numpy")(scale, scale_d, k1, k2)
-    learned = scale_d + (LEARNED * whole2) ** (1 / 3)
-    for _ in range(60):  # Newton from above: the cubic is convex there
-        cubic = learned * (learned**2 - scale_d**2) - LEARNED * whole2
-        learned = learned - cubic / (3 * learned**2 - scale_d**2)
+    learned = learned_overlap(scale_d, whole2)
     charge = float(damping[cost][0]) if cost else 0.0
     gamma = charge * model.dims[ciwl] * scale_d / (2 * k2)
     symbols = (SCALE, D0, K1, K2, T1, T2, D_C, GAMMA)
     margin = sp.lambdify(symbols, first_expression(len(icl)), ["numpy", "scipy"])
     first = margin(scale, scale_d, k1, k2, whole1, whole2, learned, gamma) > 0
     return xr.Dataset({"speed_up": index, "first": first})
+
+
+def learned_overlap(d0: Any, product: Any) -> Any:
+    """d_C, the overlap of d at which CIWL is learned: d_C (d_C^2 - d0^2) = r T2, r = 1 - 1/sqrt 2. Numbers or arrays.
+
+    Arguments: d0, overlap of d at the start, >= 0; product, T2 > 0. Derived in `derivations/cooperation.py`.
+
+    >>> round(learned_overlap(1.0, 100.0), 4)
+    3.1906
+    """
+    learned = d0 + (LEARNED * product) ** (1 / 3)
+    for _ in range(60):  # Newton from above: the cubic is convex there
+        cubic = learned * (learned**2 - d0**2) - LEARNED * product
+        learned = learned - cubic / (3 * learned**2 - d0**2)
+    return learned
 
 
 @checked

@@ -29,6 +29,8 @@ from toymodel.theory.plateau import parts_of
 
 POSITIVE = ("w1", "w2", "wc", "S1", "S2", "mu1", "alpha")
 MOST_DRIVE = 0.05  # the largest `drive_expression` at which ICL has a fold, at the paper's dimensions
+FAR_DRIVE = 0.03  # the largest at which the threshold is returned: it is 29 % off there
+MOST_MU, MOST_OF_LEARNING = sp.Rational(1, 4), sp.Rational(1, 4)  # of l1, and of lambda_max, for lambda_ciwl
 
 
 @checked
@@ -111,10 +113,15 @@ def decay_thresholds(model: Model, **parameters: Any) -> dict[str, Any]:
 
     parameters: mu_icl, mu_ciwl, alpha as numbers or arrays (numpy or JAX), by default those of the model; target norms
     and weights are the model's. Range: mu_ciwl = 0, alpha > 0; icl to leading order in mu_icl / alpha (2 % off at
-    mu_icl / alpha = 0.003, 6 % at 0.01, 25 % at 0.03 for the paper's dimensions) and NaN where `drive_expression`, at
-    the paper's dimensions mu_icl / alpha, exceeds 0.05: there ICL has no fold, and as the decay falls it passes into a
-    mixture of both without a jump; ciwl for mu_icl below a tenth of l_icl and rates that are small against those of
-    learning (6 %), learning while CIWL is hardly learned (2 %).
+    mu_icl / alpha = 0.003, 6 % at 0.01, 29 % at 0.03 for the paper's dimensions) and NaN where `drive_expression`, at
+    the paper's dimensions mu_icl / alpha, exceeds 0.03 (above 0.05 ICL has no fold: as the decay falls it passes into a
+    mixture of both without a jump); ciwl for rates that are small against those of learning (6 %), and NaN for mu_icl
+    above a quarter of l_icl or rates above a quarter of lambda_max; learning while CIWL is hardly learned (2 %).
+
+    >>> import toymodel as tm
+    >>> found = decay_thresholds(tm.coopetition(), mu_icl=1e-3)
+    >>> {name: f"{float(value):.2g}" for name, value in found.items()}
+    {'icl': '4e-06', 'ciwl': '0.00055', 'learning': '0.012'}
     """
     a, d, shared, cost = parts_of(model)
     if cost is None or [len(a), len(d), len(shared)] != [1, 1, 2]:
@@ -138,12 +145,21 @@ def decay_thresholds(model: Model, **parameters: Any) -> dict[str, Any]:
     }
     unlearned = numbers["w2"] * numbers["S2"] ** 2 / 2
     return {
-        "icl": function(_where_it_holds())(**numbers),
-        "ciwl": function(ciwl_limit_expression())(**numbers),
+        "icl": function(_where_icl_holds())(**numbers),
+        "ciwl": function(_where_ciwl_holds())(**numbers),
         "learning": learning_limit(3, unlearned * numbers["w1"], numbers["S1"]),
     }
 
 
 @cache
-def _where_it_holds() -> sp.Expr:
-    return sp.Piecewise((icl_threshold_expression(), drive_expression() <= MOST_DRIVE), (sp.nan, True))
+def _where_icl_holds() -> sp.Expr:
+    return sp.Piecewise((icl_threshold_expression(), drive_expression() <= FAR_DRIVE), (sp.nan, True))
+
+
+@cache
+def _where_ciwl_holds() -> sp.Expr:
+    w1, w2, _, s1, s2, mu1, _ = sp.symbols(" ".join(POSITIVE), positive=True)
+    w, s = sp.symbols("w S", positive=True)
+    learning = learning_limit_expression(3).subs({w: w1 * w2 * s2**2 / 2, s: s1}, simultaneous=True)
+    near = (ciwl_limit_expression() <= MOST_OF_LEARNING * learning) & (mu1 <= MOST_MU * w1 * s1**2 / 2)
+    return sp.Piecewise((ciwl_limit_expression(), near), (sp.nan, True))
