@@ -340,8 +340,8 @@ def growth(page: Page) -> None:
         order = jax.tree.map(lambda value: jnp.asarray(value, jnp.float64), order)
         change = velocity(order, of)
         inside = theory.contents(theory.matrices(order, of.data), "full", False)
-        both = [theory.margin(order, inside, right) for right in (0, 1)]
-        weights = sum((at.right - at.wrong) / 2 for at in both)
+        both = [theory.margin(right, wrong, inside) for right, wrong in zip(*theory.keys(order), strict=True)]
+        weights = (both[0].right - both[0].wrong + both[1].right - both[1].wrong) / 2
         push = training.rate * 12.0 / 4
         wanted = {
             "V": push * weights[0] * chance(of.data)[0] / 32 * order.W,
