@@ -50,7 +50,7 @@ def training_of(setting: Setting, name: str = "full") -> Training:
     return Training(classes, setting.barrier, factor=setting.factor, kind=kind, matched=matched, held=held)
 
 
-def theory(case: Case, draws: int = 2) -> xr.Dataset:
+def theory(case: Case, draws: int = 1) -> xr.Dataset:
     """The predicted curves of a case, the mean over draws of the start and of the sampling noise."""
     return xr.concat([theory_of(case, seed) for seed in range(draws)], "draw").mean("draw")
 
@@ -109,7 +109,7 @@ def errors(rows: list[dict[str, Any]]) -> dict[str, float]:
 def other_row(case: Case, rows: np.ndarray) -> tuple[float, float]:
     """Emergence on other data: of the theory, of the network."""
     evaluator, level = EVALUATOR.get(case.training, ("icl", 0.75))
-    predicted = theory(case, draws=1)
+    predicted = theory(case)
     step, mean = predicted.step.values, rows[:, :, MEASURES.index(evaluator)].mean(0)
     both = (predicted[evaluator].values, mean)
     return tuple(landmarks(step, curve, rise=level)["emergence"] for curve in both)  # pyright: ignore
