@@ -20,7 +20,8 @@ from toymodel.theory.attention_flow import Training, rule, start, velocity
 DATA = ROOT / "figures" / "data" / "theory_attention.nc"
 DELTA = sp.Symbol("delta", real=True)
 G, K, D, E = sp.symbols("g K D E", positive=True)
-V, W, Q, P = sp.symbols("v w q p", positive=True)
+V, W, Q, ODDS = sp.symbols("v w q o", positive=True)
+P = ODDS / (1 + ODDS)  # attention of a label token to its exemplar
 RHO, KAPPA, SPREAD = sp.symbols("rho kappa s", positive=True)
 C1, C2 = sp.symbols("c1 c2", positive=True)
 ETA, F = sp.symbols("eta f", positive=True)
@@ -157,10 +158,8 @@ def codes(page: Page) -> None:
     page.section("The codes of the classes")
     page.text(
         r"""Code $M_k$ is moved along $xW$ whenever a query of class $k$ is answered: by the mean of its exemplars,
-        times
-        a matrix that is the same for all classes, and more where the class, or the exemplar, is answered worse. To
-        first
-        order in this response"""
+        times a matrix that is the same for all classes, and more where the class, or the exemplar, is answered
+        worse. To first order in this response"""
     )
     page.equation(
         "M_k",
@@ -168,13 +167,11 @@ def codes(page: Page) -> None:
         r"S_k W + e_k,\qquad u_k = \frac{m_k W}{|m_k W|}",
     )
     page.text(
-        r"""with $S_k$ what the covariance of the $E$ exemplars of class $k$ has beyond its mean over classes, and
-        $e_k$ the
-        rest, which is random. $Q$ is the lookup. $B$ makes all classes equally good: without it flip fades 15 % too
-        late.
-        $U$ and $\omega$ are the memory of single exemplars: without them, 10 % too late. Gradient descent on the
-        weights is
-        gradient descent on these in the metric of the weights: for $Q$,"""
+        r"""with $S_k$ what the covariance of the $E$ exemplars of class $k$ has beyond its mean over classes, and $e_k$
+        the rest, which is random. $Q$ is the lookup. $B$ makes all classes equally good, $U$ and $\omega$ are the
+        memory
+        of single exemplars; without each of them ICL fades too late (the benchmark says how much). Gradient descent on
+        the weights is gradient descent on these in the metric of the weights: for $Q$,"""
     )
     m = sp.symbols("m1:4", positive=True)
     rows = sp.symbols("M1:4")
@@ -192,11 +189,11 @@ def codes(page: Page) -> None:
     page.equation(r"\dot Q", r"-\frac{\eta f}{K}\,\frac{D}{E|m|^2}\,\frac{\partial L}{\partial Q}")
     page.text(
         r"""Here is why CIWL is slow: one of $K$ rows learns at a time. **The entries of $d$ in the minimal model are
-        the
-        rows of $M$.** Sampling $b$ sequences a step adds to each weight a variance of $\eta^2/b$ times the second
-        moment
-        of its gradient; it turns no weight in the mean, but its norm enters the key's (`noise_V`, `noise_W`, and in the
-        spread of $e_k$). Without it the norm of V at the end is half of the network's."""
+        the rows of $M$.** Sampling $b$ sequences a step adds to each weight a variance of $\eta^2/b$ times the second
+        moment of its gradient (`noise_V`, `noise_W`, and in the spread of $e_k$). It turns no weight in the mean,
+        but it
+        enters the norm of the key, and on a plateau V and W grow from it: at each output it becomes a random matrix of
+        that variance. Without it the norm of V at the end is half of the network's, and ICL ends too soon."""
     )
     conserved(page)
 
@@ -243,16 +240,18 @@ def small_scores(page: Page) -> None:
     page.equation("L", r"\mathrm{const} + \frac{\pi g^2}{32}\Big[\Big(\frac{4}{\pi g} - m\Big)^2 + v\Big]")
     page.text(
         r"""For aligned parts, $V = v$, $W = w$, $Q = q$ times one rotation of the key space (which no loss can see),
-        with
-        attention $p$ of each label token to its exemplar and $1 - p$ to itself, $\rho = E\,x\cdot y$,
+        with attention $p$ of each label token to its exemplar and $1 - p$ to itself, $\rho = E\,x\cdot y$,
         $\kappa = E\,x\cdot m$:"""
     )
     norm2 = P**2 * V**2 + 2 * P * (1 - P) * KAPPA * V * Q + (1 - P) ** 2 * (KAPPA * Q**2 + D * SPREAD**2)
     mean = W * (P * V * RHO + (1 - P) * Q * KAPPA) / sp.sqrt(norm2)
-    page.equation("m", mean)
+    page.equation(
+        "m",
+        r"\frac{w\,(p v\rho + (1-p) q\kappa)}{\sqrt{p^2v^2 + 2p(1-p)\kappa vq + (1-p)^2(\kappa q^2 + Ds^2)}}",
+    )
     of_library(page, mean)
     a = sp.Symbol("a", positive=True)
-    small = mean.subs(V, a * (1 - P) / P)
+    small = mean.subs(V, a / ODDS)
     eps = sp.Symbol("epsilon", positive=True)
     scaled = sp.simplify(small.subs({a: eps * a, Q: eps * Q}))
     lead = W * (RHO * a + KAPPA * Q) / (sp.sqrt(D) * SPREAD)
@@ -265,8 +264,7 @@ def small_scores(page: Page) -> None:
     )
     page.text(
         r"""So the mechanisms are products, $g\,w\,a$ for ICL and $g\,w\,q$ for CIWL: $a$ is the first layer's way to
-        the
-        exemplar, $d = q$ the lookup, and the match $W$ and the copy $g$ are shared, as $b$ and $c$ are in the
+        the exemplar, $d = q$ the lookup, and the match $W$ and the copy $g$ are shared, as $b$ and $c$ are in the
         minimal model.
         **The two stand inside one square**, where the minimal model multiplies two losses."""
     )
@@ -277,7 +275,7 @@ def small_scores(page: Page) -> None:
 
 def of_library(page: Page, mean: sp.Expr) -> None:
     """The library's mean and variance at aligned parts are the closed forms."""
-    numbers = {V: 0.7, W: 1.3, Q: 0.4, P: 0.3, SPREAD: 0.05}
+    numbers = {V: 0.7, W: 1.3, Q: 0.4, ODDS: 3 / 7, SPREAD: 0.05}
     classes = Classes()
     data, size = classes.overlaps(), classes.features
     with jax.enable_x64(True):
@@ -340,8 +338,8 @@ def growth(page: Page) -> None:
         order = jax.tree.map(lambda value: jnp.asarray(value, jnp.float64), order)
         change = velocity(order, of)
         inside = theory.contents(theory.matrices(order, of.data), "full", False)
-        both = [theory.margin(order, inside, right) for right in (0, 1)]
-        weights = sum((at.right - at.wrong) / 2 for at in both)
+        both = [theory.margin(right, wrong, inside) for right, wrong in zip(*theory.keys(order), strict=True)]
+        weights = (both[0].right - both[0].wrong + both[1].right - both[1].wrong) / 2
         push = training.rate * 12.0 / 4
         wanted = {
             "V": push * weights[0] * chance(of.data)[0] / 32 * order.W,
@@ -367,8 +365,7 @@ def chance(data: Overlaps) -> tuple[float]:
 def floors(page: Page) -> None:
     page.text(
         r"""**mu is a ratio of noise to signal.** A mechanism whose score has mean $m$ and variance $\tau m^2$ cannot
-        bring
-        the square below"""
+        bring the square below"""
     )
     m, tau, target = sp.symbols("m tau m_s", positive=True)
     loss = (target - m) ** 2 + tau * m**2
@@ -413,9 +410,8 @@ def competition(page: Page, small: sp.Expr, a: sp.Symbol) -> None:
     page.limit("the second term", (scaled - eps * lead) / eps**3, eps, cubic)
     page.text(
         r"""so each mechanism takes from the other's score in proportion to the square of its own content and to the
-        shared
-        $w$: at third order, where $\alpha\,a^2d^2$ is of fourth and does not know $b$ and $c$. There is no $\alpha$ to
-        choose: the length $n_0 = \sqrt D s$ of the random rest is what it stands for."""
+        shared $w$: at third order, where $\alpha\,a^2d^2$ is of fourth and does not know $b$ and $c$. There is no
+        $\alpha$ to choose: the length $n_0 = \sqrt D s$ of the random rest is what it stands for."""
     )
 
 

@@ -253,7 +253,11 @@ def test_the_gain_is_the_change_of_the_square(count):
 def test_repeated_letters_are_refused():
     model = tm.shared_encoder()
     start = tm.aligned_start(model)
-    calls = (lambda: tm.theory.law(model, 0.1, 1.0), lambda: tm.theory.region(model, 0.1, 1.0), lambda: escape.escape(model, start))
+    calls = (
+        lambda: tm.theory.law(model, 0.1, 1.0),
+        lambda: tm.theory.region(model, 0.1, 1.0),
+        lambda: escape.escape(model, start),
+    )
     for call in calls:
         with pytest.raises(ValueError, match="holds a vector twice"):
             call()

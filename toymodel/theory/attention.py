@@ -39,19 +39,19 @@ WEIGHTS = WEIGHTS / WEIGHTS.sum()
 class Order(NamedTuple):
     """The order parameters; their rates of change have the same shape."""
 
-    V: Array  # D x D
-    W: Array
-    Q: Array  # linear part of the codes
-    B: Array  # what each class learns beyond it, from how well it is answered
-    U: Array  # and from how well each of its exemplars is, beyond m_k Q
-    recall: Array  # the same, beyond the random rest: w above
-    spread: Array  # variance an entry of the random rest, across m_k W
-    along: Array  # its variance along m_k W
-    noise_V: Array  # variance an entry of what sampling noise has added
-    noise_W: Array
-    first: Array  # logits of the first label token: on exemplar, label
-    second: Array  # of the second label token: on exemplar, label, exemplar, label
-    g: Array
+    V: Any  # D x D
+    W: Any
+    Q: Any  # linear part of the codes
+    B: Any  # what each class learns beyond it, from how well it is answered
+    U: Any  # and from how well each of its exemplars is, beyond m_k Q
+    recall: Any  # the same, beyond the random rest: w above
+    spread: Any  # variance an entry of the random rest, across m_k W
+    along: Any  # its variance along m_k W
+    noise_V: Any  # variance an entry of what sampling noise has added
+    noise_W: Any
+    first: Any  # logits of the first label token: on exemplar, label
+    second: Any  # of the second label token: on exemplar, label, exemplar, label
+    g: Any
 
 
 class Contents(NamedTuple):
@@ -164,7 +164,7 @@ def contents(of: Matrices, kind: str, repeated: bool) -> Contents:
 
 
 class Margin(NamedTuple):
-    """The margin of the right pair: mean, variance, and the attention of both keys over their norms."""
+    """The margin of the right pair: its mean and variance, and the attention of both keys over their norms."""
 
     mean: Array
     variance: Array
@@ -172,21 +172,21 @@ class Margin(NamedTuple):
     wrong: Array
 
 
-def keys(order: Order, right: int) -> tuple[Array, Array]:
-    """Attention of the right and of the wrong label token to (x_r, label_r, x_w, label_w); the right pair is first (0)
-    or second (1) in context."""
+def keys(order: Order) -> tuple[Array, Array]:
+    """Attention of the right and of the wrong label token to (x_r, label_r, x_w, label_w), each [2, 4]: with the right
+    pair first and second in context."""
     first = jnp.concatenate([jax.nn.softmax(order.first), jnp.zeros(2)])
     second = jax.nn.softmax(order.second)
     swap = jnp.array([2, 3, 0, 1])
-    return (first, second) if right == 0 else (second[swap], first[swap])
+    return jnp.stack([first, second[swap]]), jnp.stack([second, first[swap]])
 
 
-def margin(order: Order, of: Contents, right: int) -> Margin:
-    """Mean and variance of the margin where the right pair is first (0) or second (1) in context."""
-    scaled = [p / jnp.sqrt(p @ of.gram @ p) for p in keys(order, right)]
-    weights = scaled[0] - scaled[1]
+def margin(right: Array, wrong: Array, of: Contents) -> Margin:
+    """Mean and variance of the margin for the attention [4] of both keys."""
+    right, wrong = (p / jnp.sqrt(p @ of.gram @ p) for p in (right, wrong))
+    weights = right - wrong
     mean = weights @ of.mean
-    return Margin(mean, weights @ of.second @ weights - mean**2, *scaled)
+    return Margin(mean, weights @ of.second @ weights - mean**2, right, wrong)
 
 
 def cross_entropy(delta: Any, g: Any, classes: Any) -> Any:
@@ -195,30 +195,33 @@ def cross_entropy(delta: Any, g: Any, classes: Any) -> Any:
     return -g * right + jnp.logaddexp(jnp.logaddexp(g * right, g * (1 - right)), jnp.log(classes - 2.0))
 
 
-def cases(kind: str, matched: bool, exemplars: Any) -> list[tuple[Any, int, bool]]:
-    """(probability, place of the right pair, whether the query is repeated in context).
+def over_cases(each: Any, order: Order, data: Overlaps, kind: str, matched: bool) -> Any:
+    """The mean of `each(Margin, Contents, Matrices)` over the order of the pairs and over repeated exemplars: without
+    `matched`, the query is the exemplar in context by chance, once in `number` draws."""
+    shared = matrices(order, data)
+    chance = jnp.asarray(1.0 if matched else 1 / data.number) if kind != "ciwl" else jnp.zeros(())
+    inside = [contents(shared, kind, repeated) for repeated in (False, True)]
+    stacked = jax.tree.map(lambda *both: jnp.stack(both), *inside)
+    right, wrong = keys(order)
 
-    Without `matched` an exemplar is drawn twice by chance, once in `exemplars` draws.
-    """
-    if kind == "ciwl" or matched:
-        return [(0.5, right, matched and kind != "ciwl") for right in (0, 1)]
-    by_chance = 1 / exemplars
-    return [(0.5 * p, right, r) for right in (0, 1) for p, r in ((1 - by_chance, False), (by_chance, True))]
+    def of_case(p: Array, q: Array, of: Contents) -> Any:
+        return each(margin(p, q, of), of, shared)
+
+    found = jax.vmap(jax.vmap(of_case, (0, 0, None)), (None, None, 0))(right, wrong, stacked)
+    weight = jnp.stack([1 - chance, chance])
+    return jax.tree.map(lambda value: weight @ value.mean(1), found)
 
 
 def loss(order: Order, data: Overlaps, kind: str, matched: bool) -> tuple[Array, Noise]:
     """The mean loss, and what the sampling of sequences adds to the weights (see `Noise`)."""
-    shared = matrices(order, data)
-    total, noise = jnp.zeros(()), Noise(*jnp.zeros(4))
     slope = jax.vmap(jax.grad(cross_entropy), (0, None, None))
-    for probability, right, repeated in cases(kind, matched, data.number):
-        inside = contents(shared, kind, repeated)
-        at = margin(order, inside, right)
+
+    def each(at: Margin, of: Contents, shared: Matrices) -> tuple[Array, Noise]:
         delta = at.mean + jnp.sqrt(at.variance) * NODES
-        total += probability * WEIGHTS @ cross_entropy(delta, order.g, data.classes)
-        more = _noise(at, inside, shared, delta, slope(delta, order.g, data.classes), kind, order.V.shape[0], data)
-        noise = Noise(*(a + probability * b for a, b in zip(noise, more, strict=True)))
-    return total, noise
+        noise = _noise(at, of, shared, delta, slope(delta, order.g, data.classes), kind, order.V.shape[0], data)
+        return WEIGHTS @ cross_entropy(delta, order.g, data.classes), noise
+
+    return over_cases(each, order, data, kind, matched)
 
 
 class Noise(NamedTuple):
@@ -259,9 +262,8 @@ def _noise(
 
 def accuracy(order: Order, data: Overlaps, kind: str, matched: bool) -> Array:
     """Share of sequences of a kind with the right answer among the labels in context."""
-    shared = matrices(order, data)
-    found = jnp.zeros(())
-    for probability, right, repeated in cases(kind, matched, data.number):
-        at = margin(order, contents(shared, kind, repeated), right)
-        found += probability * jax.scipy.stats.norm.cdf(at.mean / jnp.sqrt(at.variance))
-    return found
+
+    def each(at: Margin, _of: Contents, _shared: Matrices) -> Array:
+        return jax.scipy.stats.norm.cdf(at.mean / jnp.sqrt(at.variance))
+
+    return over_cases(each, order, data, kind, matched)

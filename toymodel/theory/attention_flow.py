@@ -143,33 +143,56 @@ def predict(
     begin: Order | None = None,
     tolerance: float = 1e-3,
     last: bool = False,
+    seed: int = 0,
 ) -> xr.Dataset | tuple[xr.Dataset, Order]:
     """The curves of a training by step: accuracy in context of the evaluators icl, flip, ciwl, the loss, the attention
     of label tokens to the exemplar before them (`previous`), g and the norms of V, W, M.
 
-    `begin` is where it starts, by default `start(training)`. The equations are integrated by scipy to a relative
-    `tolerance`. With `last` the order parameters at the end come with them.
+    `begin` is where it starts, by default `start(training)`. Between two outputs the equations are integrated by scipy
+    to a relative `tolerance`; at each output the variance that sampling has added to V and W becomes a random matrix of
+    that variance (drawn from `seed`), since it drives the growth of the other as a start does. With `last` the order
+    parameters at the end come as well.
     """
     if every < 1 or steps < every or steps % every:
         raise ValueError(f"steps must be a multiple of every >= 1, got {steps} and {every}")
     with jax.enable_x64(True):
         order = start(training) if begin is None else begin
-        order = jax.tree.map(lambda value: jnp.asarray(value, jnp.float64), order)
-        flat, unravel = ravel_pytree(order)
-        numbers = rule(training)
-        size, kind, matched, held = training.classes.features, training.kind, training.matched, training.held
-        rates, measures = _compiled(size, kind, matched, tuple(sorted(held)))
-        at = np.arange(0, steps + 1, every)
-        found = solve_ivp(
-            lambda _, y: np.asarray(rates(y, numbers)), (0, steps), np.asarray(flat), "RK23", at,
-            rtol=tolerance, atol=tolerance * 1e-2, first_step=1.0,
-        )  # fmt: skip
-        if not found.success:
-            raise ValueError(f"the order parameters cannot be integrated: {found.message}")
-        rows = [measures(y, numbers) for y in found.y.T]
-        curves = {name: ("step", np.array([float(row[name]) for row in rows])) for name in rows[0]}
-        result = xr.Dataset(curves, {"step": at}, {"evaluations": found.nfev})
-        return (result, jax.tree.map(np.asarray, unravel(jnp.asarray(found.y[:, -1])))) if last else result
+        order = jax.tree.map(lambda value: np.asarray(value, np.float64), order)
+        unravel = ravel_pytree(jax.tree.map(jnp.asarray, order))[1]
+        numbers, size = rule(training), training.classes.features
+        rates, measures = _compiled(size, training.kind, training.matched, tuple(sorted(training.held)))
+        draw, found, trial = np.random.default_rng(seed), [], 1.0
+        y, evaluations = _flat(order), 0
+        for at in range(0, steps + 1, every):
+            if at:
+                part = solve_ivp(
+                    lambda _, y: np.asarray(rates(y, numbers)), (0, every), y, "RK23",
+                    rtol=tolerance, atol=tolerance * 1e-2, first_step=trial,
+                )  # fmt: skip
+                if not part.success:
+                    raise ValueError(f"the order parameters cannot be integrated: {part.message}")
+                trial = min(float(np.diff(part.t).max()), every)
+                evaluations += part.nfev
+                y = _flat(_kicked(jax.tree.map(np.asarray, unravel(part.y[:, -1])), training.held, draw))
+            found.append(jax.tree.map(float, measures(y, numbers)))
+        curves = {name: ("step", np.array([row[name] for row in found])) for name in found[0]}
+        result = xr.Dataset(curves, {"step": np.arange(0, steps + 1, every)}, attrs={"evaluations": evaluations})
+        return (result, jax.tree.map(np.asarray, unravel(jnp.asarray(y)))) if last else result
+
+
+def _flat(order: Order) -> np.ndarray:
+    return np.concatenate([np.ravel(value) for value in order])
+
+
+def _kicked(order: Order, held: tuple[str, ...], draw: np.random.Generator) -> Order:
+    """The same state in law, with the variances of V and W as random matrices."""
+    for name in ("V", "W"):
+        if name in held:
+            continue
+        value, variance = getattr(order, name), getattr(order, f"noise_{name}")
+        kick = np.sqrt(max(float(variance), 0.0)) * draw.standard_normal(value.shape)
+        order = order._replace(**{name: value + kick, f"noise_{name}": np.zeros_like(variance)})
+    return order
 
 
 @cache
