@@ -3,6 +3,7 @@
 Drawn from the curves in networks/, which `make networks` trains, and from those read off the paper (networks/paper/).
 """
 
+from shared.compared import markdown
 from shared.networks import at
 
 from toymodel import plotting
@@ -22,6 +23,7 @@ VARIANTS = {
     "sinusoidal": ("sinusoidal positions", None),
     "rotary": ("rotary positions", None),
 }
+PEAKS = {"mlp": "12800 classes x 20, MLP", "heads_ablated": "heads 1 4 7 of layer 1 ablated"}
 
 
 def main() -> None:
@@ -30,35 +32,36 @@ def main() -> None:
     there = {name.removeprefix(prefix): of for name, of in curves_there(*(prefix + name for name in VARIANTS)).items()}
     unit = float(landmarks(there["full"]).emergence.median())
     paper_unit = landmarks(paper_curves("main")).emergence.item()
-    fig, axes = plotting.new(2, 5, 7.4, 3.4, sharex=True, sharey=True)
+    shown = [name for name, (_, condition) in VARIANTS.items() if condition or name in there]
+    high = -(-len(shown) // 5)
+    fig, axes = plotting.new(high, 5, 7.4, 0.4 + 1.7 * high, sharex=True, sharey=True, squeeze=False)
+    panels = dict(zip(shown, axes.flat, strict=False))
     rows, peaks = [], {}
-    for ax, (name, (title, condition)) in zip(axes.flat, VARIANTS.items(), strict=True):
+    for name, (title, condition) in VARIANTS.items():
+        ax = panels.get(name, axes[0, 0])  # without a panel nothing is drawn
         cells = ["", "", "not trained", ""]
         if condition:
-            paper = paper_curves(condition)
-            marks = landmarks(paper).isel(seed=0)
+            marks = landmarks(paper := paper_curves(condition)).isel(seed=0)
             ax.plot(paper.step / paper_unit, at(paper, "flip").isel(seed=0), "k--", lw=1)
             ax.plot(paper.step / paper_unit, at(paper, "ciwl").isel(seed=0), "--", lw=1, color=plotting.COLOURS["ciwl"])
-            cells[:2] = f"{float(marks.peak):.2f}", f"{float(marks.ratio):.1f}"
+            cells[:2] = f"{float(marks.peak):.2f}", f"{float(marks.ratio):.1f}".replace("nan", "")
             peaks[name] = float(marks.peak)
-        elif name == "heads_ablated":
-            up, down = (
-                paper_number(f"flip {way} through 0.5", "heads 1 4 7 of layer 1 ablated") for way in ("up", "down")
-            )
-            cells[:2] = f"{paper_number('flip peaks', 'heads 1 4 7 of layer 1 ablated'):.2f}", f"{down / up:.1f}"
+        if name in PEAKS:  # there is no curve, or one too coarse for its peak
+            cells[0] = f"{paper_number('flip peaks', PEAKS[name]):.2f}"
         if name in there:
             of = there[name]
             for evaluator, colour in (("flip", "icl"), ("ciwl", "ciwl")):
-                for seed in of.seed:
-                    curve = at(of, evaluator).sel(seed=seed)
-                    ax.plot(of.step / unit, curve, lw=1, alpha=0.7, color=plotting.COLOURS[colour])
+                seeds = at(of, evaluator).transpose("step", "seed")
+                ax.plot(of.step / unit, seeds, lw=1, alpha=0.7, color=plotting.COLOURS[colour])
             marks = landmarks(of)
             cells[2] = ", ".join(f"{x:.2f}" for x in marks.peak.values)
             cells[3] = ", ".join(f"{x:.1f}" for x in marks.ratio.values)
         rows.append([title, *cells])
-        ax.set_visible(name in there or condition is not None)
+    for ax in axes.flat:
+        ax.set_visible(ax in panels.values())
+    for name, ax in panels.items():
         ax.axhline(0.5, color="0.7", lw=0.7, zorder=0)
-        ax.set_title(title, fontsize=7)
+        ax.set_title(VARIANTS[name][0], fontsize=7)
     axes[0, 0].set(xscale="log", xlim=(0.2, 40), ylim=(0, 1.03))
     fig.supxlabel("time / emergence of ICL", fontsize=8)
     fig.supylabel("flip, ciwl", fontsize=8)
@@ -68,11 +71,8 @@ def main() -> None:
     paper. Time over the emergence of ICL in the main run of the paper and of ours. What was not trained and has no
     curve in the paper is left out. ICL (CIWL) blocked: in layer 1 labels may not look at the exemplar before them
     (at themselves). Without ICL the highest flip is that of chance at the start."""
-    lines = [
-        ["", "paper: highest flip", "paper: end / emergence", "ours: highest flip, by seed", "ours: end / emergence"]
-    ]
-    lines += [["---"] * 5, *rows]
-    plotting.finish(__file__, fig, caption, "\n".join(f"| {' | '.join(line)} |" for line in lines))
+    head = ["", "paper: highest flip", "paper: end / emergence", "ours: highest flip, by seed", "ours: end / emergence"]
+    plotting.finish(__file__, fig, caption, markdown([head, ["---"] * 5, *rows]))
 
 
 if __name__ == "__main__":

@@ -194,5 +194,9 @@ def of_paper_column(found: dict[str, xr.DataArray]) -> dict[str, str]:
 def table(titles: list[str], columns: list[dict[str, str]]) -> str:
     """The columns as a Markdown table."""
     lines = [["", *titles], ["---"] * (len(titles) + 1)]
-    lines += [[row, *(of[row] for of in columns)] for row in columns[0]]
+    return markdown(lines + [[row, *(of[row] for of in columns)] for row in columns[0]])
+
+
+def markdown(lines: list[list[str]]) -> str:
+    """The lines of a Markdown table, the second of which is its rule."""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
