@@ -32,7 +32,7 @@ from toymodel.simulation.problem import problem_of_start
 from toymodel.theory.plateau import numbers_of
 from toymodel.theory.quadrature import LEARNED
 
-MOST_DAMPING, MOST_OF_ONE = 0.2, 0.5  # the mean g t, and that of A, b or c, beyond which the closed form is NaN
+MOST_DAMPING, MOST_OF_ONE = 0.2, 0.3  # the mean g t, and that of A, b or c, beyond which the closed form is NaN
 DOUBLINGS = 12  # of Carlson's algorithm: arguments that differ by any factor are equal to 1e-8 after it
 DRAWS = 400_000
 
@@ -90,7 +90,7 @@ def small_start_time(
 
     Returns, for every run:
         emergence: the time at which its loss is half of the unlearned one; NaN where `damping` exceeds 0.2, or
-            the largest of the three rates, times t, 0.5.
+            the largest of the three rates, times t, 0.3.
         damping: g t, with g the mean over A, b and c of the rates at which the residuals of the start damp them.
         first: the mechanism that is learned first, which has the largest k_m / T_m.
 
