@@ -451,7 +451,7 @@ def shared_encoder_section(page: Page) -> None:
     ]
     page.text(
         f"""Measured over three sets of {data.attrs["claims"]:,} starts of scale 0.25 (in need: at least 10 times
-        later, or not within 600,000 steps, with $d$ held at zero): {"; ".join(shares)}."""
+        later, or not within 200,000 steps, with $d$ held at zero): {"; ".join(shares)}."""
     )
     page.section("What the networks do, and three models")
     page.text(

@@ -50,7 +50,9 @@ def test_coefficients_of_the_published_model_by_hand():
 FACTOR = sp.Rational(10**12 + 1, 10**12)
 
 
-@pytest.mark.parametrize("section", [derivation.constant_coefficients, derivation.growth])
+@pytest.mark.parametrize(
+    "section", [derivation.constant_coefficients, derivation.growth, derivation.weighted_sum, derivation.three_waves]
+)
 def test_the_algebra_holds(section):
     page = derivation.Page(derivation.__file__, "", [])
     section(page)

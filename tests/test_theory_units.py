@@ -41,6 +41,12 @@ def test_a_wrong_unit_or_group_is_found(monkeypatch, name):
             derivation.page_check(one, other)
 
 
+@pytest.mark.parametrize("model", [tm.coopetition(), tm.long_pathway(), tm.shared_encoder()], ids=lambda m: len(m.dims))
+def test_every_velocity_in_units_is_that_of_the_bare_system(model):
+    for one, other in zip(*derivation.in_units(model), strict=True):
+        derivation.page_check(one, other)
+
+
 def test_groups_of_the_paper_by_hand():
     """S1 = 20^(3/2), S2 = 20 sqrt(160), weights of a mean: every norm and weight cancels but for r and mu / (1/2)."""
     found = groups(tm.coopetition(alpha=0.3, mu_icl=0.1, mu_ciwl=0.05))
