@@ -156,3 +156,10 @@ def test_the_alpha_that_ends_icl_soonest():
 def test_outside_of_the_range(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+def test_the_lifetime_is_nan_where_ciwl_is_too_weak_or_too_strong():
+    for entries, inside in ((20, False), (160, True), (800, False)):
+        model = tm.coopetition(dims=(20, 20, 20, entries))
+        found = tm.lifetime(model, tm.aligned_start(model, overlap=0.1)).lifetime
+        assert bool(found.notnull()) == inside
