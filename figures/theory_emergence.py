@@ -62,7 +62,8 @@ def main() -> None:
     plotting.panel_letters(axes)
     caption = f"""(a, b) The time at which ICL emerges in the published model, predicted from the start alone
     (`tm.theory.emergence_time`: the weighted sum of the losses, to first order in what is learned) and measured in
-    descent: 2,000 random starts and parameters each, alpha 0.001..0.3, mu_icl 0.001..1, d of 5..200 entries. {"; ".join(texts)}. (c) Rate at which c
+    descent: 2,000 random starts and parameters each, alpha 0.001..0.3, mu_icl 0.001..1, d of 5..200 entries.
+    {"; ".join(texts)}. (c) Rate at which c
     grows next to b = {SHARED:g} with a, d small: formulas (lines) and descent (points), within {off:.1%}."""
     plotting.finish(__file__, fig, caption)
 
