@@ -163,9 +163,5 @@ def test_outside_of_the_range(call, says):
 def test_the_lifetime_is_nan_where_ciwl_is_too_weak_or_too_strong():
     for entries, inside in ((20, False), (160, True), (800, False)):
         model = tm.coopetition(dims=(20, 20, 20, entries))
-<<<<<<< HEAD
         found = tm.theory.lifetime(model, tm.aligned_start(model, overlap=0.1)).lifetime
-=======
-        found = tm.theory.lifetime(model, tm.aligned_start(model, overlap=0.1)).lifetime
->>>>>>> theory
         assert bool(found.notnull()) == inside
