@@ -38,7 +38,7 @@ def coefficients(form: Form) -> tuple[FrozenDict[sp.Expr], FrozenDict[sp.Expr]]:
         slope = sp.diff(form.expression, names[t]).subs({names[s]: value for s, value in unlearned.items()})
         loss = (mechanism_loss if t in form.mechanisms else cost_loss)(parts[t], weights[t])
         us, vs = [p.u for p in parts[t]], [p.v for p in parts[t]]
-        polynomial = sp.Poly(loss, *us, *vs)
+        polynomial = sp.Poly(loss, *dict.fromkeys([*us, *vs]))  # a vector may stand twice in a term
         damping[t] = sp.factor(2 * slope * polynomial.coeff_monomial(sp.prod(v**2 for v in vs)))
         if t in form.mechanisms:
             drive[t] = sp.factor(-slope * polynomial.coeff_monomial(sp.prod(us)))
