@@ -237,13 +237,21 @@ def icl_threshold(mu: float, alpha: float) -> float:
     return function(icl_threshold_expression())(w2=weights["ciwl"], wc=weights["cost"], S2=product, mu1=mu, alpha=alpha)
 
 
+def ciwl_limit(mu: float, alpha: float) -> float:
+    """lambda_ciwl of the paper's model also where `decay_thresholds` says NaN."""
+    here, product = coopetition(), np.prod([coopetition().target_norms[x] for x in "bc"])
+    numbers = {name: here.weights[t] for name, t in (("w1", "icl"), ("w2", "ciwl"), ("wc", "cost"))}
+    numbers |= {"S1": here.target_norms["a"] * product, "S2": here.target_norms["d"] * product}
+    return float(function(ciwl_limit_expression())(**numbers, mu1=mu, alpha=alpha))
+
+
 def folds(mu: float, alpha: float) -> dict[str, float]:
     """The folds of the full equations: of ICL, of CIWL, and of learning; NaN where there is none."""
     here = model().with_parameters(mu_icl=mu, alpha=alpha)
-    said = decay_thresholds(coopetition(), mu_icl=mu, alpha=alpha)
     least = icl_threshold(mu, alpha) / 3
     begin = {"icl": (3e-3, {"a": 4.4, "b": 4.4, "c": 4.4, "d": 0.2}, least)}
-    begin["ciwl"] = (said["ciwl"] / 3, {"a": 0.0, "b": 6.3, "c": 6.3, "d": 6.3}, said["ciwl"] / 5)
+    limit = ciwl_limit(mu, alpha)
+    begin["ciwl"] = (limit / 3, {"a": 0.0, "b": 6.3, "c": 6.3, "d": 6.3}, limit / 5)
     found = {}
     for name, (rate, overlap, low) in begin.items():
         point = fixed_points(here, tm.aligned_start(here, overlap=overlap), flow_time=0, decay=rate)

@@ -251,3 +251,7 @@ def main() -> None:
     except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
         typer.echo(f"toymodel: {error}", err=True)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -82,7 +82,7 @@ class Runs:
             kept = self.read(experiment.name)
         except (OSError, ValueError):
             return ()  # missing, damaged, or of another declaration
-        if kept.step[-1] < experiment.steps:
+        if kept.attrs.get("made_of") != self.made_of(experiment) or kept.step[-1] < experiment.steps:
             return ()
         whole = kept.loss.sel(step=experiment.steps).notnull().any("evaluator")
         return tuple(kept.seed.values[whole.values].tolist())
