@@ -109,7 +109,8 @@ def asymptotic_strategy(
 
 
 def _first(problem: Any, model: Model, start: xr.Dataset, parameters: Mapping[str, Any]) -> np.ndarray:
-    """The strategy whose plateau ends first, by the weighted sum of the losses and its first order."""
+    """The strategy whose plateau ends first, by the weighted sum of the losses; where that says no time for either, the
+    one of the larger k_m / T_m, which is ICL if the target of d is longer than that of a."""
     weights = {t: problem.weights[t] for t in model.form.terms}
     nothing = {**parameters, "mu_icl": 0.0, "mu_ciwl": 0.0}
     icl, ciwl = (
@@ -118,7 +119,8 @@ def _first(problem: Any, model: Model, start: xr.Dataset, parameters: Mapping[st
         )
         for m in ("icl", "ciwl")
     )
-    return np.where(icl <= ciwl, "icl", "ciwl")
+    a, d = (problem.batch.flat(start["target_norm"].sel(vector=x, drop=True)) for x in "ad")
+    return np.where((icl < ciwl) | ((icl == ciwl) & (d > a)), "icl", "ciwl")
 
 
 def _planes() -> dict[str, Any]:

@@ -52,7 +52,8 @@ def functions(form: Form) -> Functions:
     flat = [sp.diff(system.reduced_loss, y) for y in system.coordinates]
     by = {name: system.function([sp.diff(s, p) for s in flat]) for name, p in system.parameters.items()}
     losses = system.function([system.loss, *system.terms])
-    return Functions(system.function(system.slope), system.function(system.jacobian), losses, by)
+    # with S - U in one piece: near a learned point P u - R would lose digits that branches need
+    return Functions(system.function(flat), system.function(system.jacobian), losses, by)
 
 
 @dataclass(frozen=True)
