@@ -152,7 +152,7 @@ def test_what_is_deleted_is_stale(project, name):
 @pytest.mark.slow
 def test_make_draws_what_is_stale_and_says_how_many(project, edited):
     def make(*targets: str) -> list[str]:
-        command = ["make", *targets, f"RUN={sys.executable}"]
+        command = ["make", "--no-print-directory", *targets, f"RUN={sys.executable}"]
         environment = {**os.environ, "PYTHONPATH": str(project), "MAKEFLAGS": ""}
         return subprocess.run(
             command, cwd=project, env=environment, check=True, capture_output=True, text=True
