@@ -2,7 +2,8 @@
 # make derivations  make the pages that are stale       make test         all of it, and the slow tests (8 min)
 # make networks     train what is missing (hours)      make test-oldest  tests with the oldest versions allowed
 # make pictures     copy figures for the README         make benchmarks   speed, and theory against simulations
-# make clean        remove the figures                  make lock         renew requirements.lock
+# make docs         build the site into build/docs      make lock         renew requirements.lock
+# make clean        remove the figures and the site
 PYTHON ?= python3
 ENV := .venv
 RUN := $(ENV)/bin/python
@@ -14,7 +15,7 @@ TWO := --numprocesses 2 --dist loadfile
 STALE = $(RUN) -m toymodel.files stale
 MAKEFLAGS += --jobs=2
 
-.PHONY: help figures check lint fast test test-oldest derivations benchmarks networks pictures lock clean FORCE
+.PHONY: help figures check lint fast test test-oldest derivations benchmarks networks docs pictures lock clean FORCE
 
 figures: $(ENV)/ready
 	@stale=$$($(STALE) $(FIGURES)) || exit 1; echo "$$(echo $$stale | wc -w) of $(words $(FIGURES)) figures are stale"; \
@@ -81,13 +82,18 @@ benchmarks: $(ENV)/ready
 networks: $(ENV)/ready
 	$(ENV)/bin/toymodel train --all
 
+# The site: pages, executed notebooks, derivations, reference, and those figures that are drawn.
+docs: $(ENV)/ready
+	$(RUN) -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+	@echo "the site is in build/docs/index.html"
+
 # The pictures that the README shows.
 pictures: $(PICTURES:figures/readme/%=figures/out/%)
 	cp $^ figures/readme/
 
 lock: $(ENV)/ready
-	$(ENV)/bin/pip-compile --quiet --strip-extras --extra dev --no-emit-index-url --no-emit-trusted-host \
+	$(ENV)/bin/pip-compile --quiet --strip-extras --extra dev --extra docs --no-emit-index-url --no-emit-trusted-host \
 		--no-emit-find-links --no-header --no-annotate --upgrade --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf figures/out
+	rm -rf figures/out build/docs

@@ -9,6 +9,11 @@ independent normal error; with `sample`, each step sees only so many randomly dr
 gradient descent). Both leave the plane of the reduction. Noise is right in the mean at every step. Sampled terms are
 unbiased, and so is the gradient of a loss that is linear in each term, since every term has its own sample; where the
 loss is nonlinear in one term (a power or a quotient), the mean of the sampled gradient is not the gradient.
+
+Other rules than gradient descent turn a gradient into a step entry by entry, by optax: "sign" takes its sign, "adam"
+divides its running mean by the root of the running mean of its square. They leave the plane, too: an entry moves by the
+step size however small its part of the target is. They close on one number a vector where all entries of a target are
+equal in size and the start lies along it (`derivations/adam.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import xarray as xr
 from jaxtyping import Array, Float, Int
 
@@ -41,24 +47,33 @@ PIECE = 50_000_000  # entries of tensors between two looks at an interruption (a
 DRAWN = 500  # a randomly drawn entry takes as long as so many others
 SMALL = 10_000  # a step takes at least as long as so many entries
 NOISE, SAMPLE = 0, 1  # what the random numbers of a step are for
+Optimiser = Literal["gradient", "sign", "adam"]
+RULES: dict[str, optax.GradientTransformation] = {  # from a gradient to minus a step of size 1
+    "gradient": optax.identity(),
+    "sign": optax.scale_by_sign(),
+    "adam": optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
+}
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Full:
     """All entries of every vector and target; the last direction of its residual, which a residual of 0 does not show
-    any more; and for clamped heads a mask that is 0 where an entry is held."""
+    any more; what the optimiser remembers of its gradients; and for clamped heads a mask that is 0 where an entry is
+    held."""
 
     values: dict[str, Float[Array, "run _"]]  # vectors differ in their numbers of entries
     targets: dict[str, Float[Array, "run _"]]
     across: dict[str, Float[Array, "run _"]]
+    memory: dict[str, Any]
     masks: dict[str, Float[Array, " _"]] = field(default_factory=dict)
     fixed: frozenset[str] = field(default=frozenset(), metadata={"static": True})
 
     @classmethod
-    def of(cls, values: dict[str, Entries], targets: dict[str, Entries]) -> Full:
+    def of(cls, values: dict[str, Entries], targets: dict[str, Entries], optimiser: Optimiser = "gradient") -> Full:
         """The state at a start."""
-        return cls(values, targets, {x: directions(value, targets[x])[1] for x, value in values.items()})
+        across = {x: directions(value, targets[x])[1] for x, value in values.items()}
+        return cls(values, targets, across, {x: jax.vmap(RULES[optimiser].init)(v) for x, v in values.items()})
 
     def norm(self, x: str) -> PerRun:
         return jnp.linalg.norm(self.targets[x], axis=-1)
@@ -142,6 +157,7 @@ def descend_vectors(
     *,
     lr: LearningRate = 1.0,
     every: Steps = 1,
+    optimiser: Optimiser = "gradient",
     noise: NonNegative = 0.0,
     sample: Count | None = None,
     noise_seed: Seed = 0,
@@ -153,6 +169,8 @@ def descend_vectors(
 ) -> xr.Dataset:
     """Gradient descent on all entries of the vectors of `paper_vectors` or `random_vectors`.
 
+    optimiser: "gradient" descent; "sign" descent, in which each entry moves by lr; or "adam" (beta 0.9 and 0.999,
+    epsilon 1e-8, as in the paper's networks). A vector that is held remembers its moments until it moves again.
     noise: standard deviation of a normal error of each entry of each gradient. sample: how many entries of each
     tensor (drawn with replacement, anew at each step) the gradient is estimated from; all by default. noise_seed: of
     these two. dtype: "float64" or "float32" (what the paper used). The rest, and the record that is returned, as in
@@ -165,7 +183,9 @@ def descend_vectors(
     problem = Problem.of(model, firsts, interventions, weights, parameters)
     problem.check_end(steps * lr, steps // every + 1)
     with jax.enable_x64(dtype == "float64"):
-        marks, seen, norms = _run(problem, vectors, steps, lr, every, noise, sample, int(noise_seed), dtype, progress)
+        marks, seen, norms = _run(
+            problem, vectors, steps, lr, every, optimiser, noise, sample, int(noise_seed), dtype, progress
+        )
     planes = {name: seen.pop(name) for name in ("overlap", "residual")} | {"target_norm": norms}
     attrs = {
         "integrator": "descent of all entries",
@@ -175,7 +195,7 @@ def descend_vectors(
         "dtype": dtype,
         **vectors.attrs,
     }
-    attrs |= {"noise": noise, "sample": sample or "all", "noise_seed": noise_seed}
+    attrs |= {"optimiser": optimiser, "noise": noise, "sample": sample or "all", "noise_seed": noise_seed}
     if wrong := int((~np.isfinite(seen["loss"][-1])).sum()):
         raise FloatingPointError(f"the loss of {wrong} runs diverges at lr={lr}; use a smaller lr")
     return record(problem, marks * lr, marks, seen, planes, attrs)
@@ -187,6 +207,7 @@ def _run(
     steps: int,
     lr: float,
     every: int,
+    optimiser: Optimiser,
     noise: float,
     sample: int | None,
     noise_seed: int,
@@ -198,7 +219,7 @@ def _run(
         {x: _entries(problem, vectors[f"{x}{end}"], f"{x}_entry", dtype) for x in model.vectors}
         for end in ("", "_target")
     )
-    state = Full.of(values, targets)
+    state = Full.of(values, targets, optimiser)
     weights = {t: jnp.asarray(batch.flat(w), dtype) for t, w in problem.weights.items()}
     keys = jax.random.split(jax.random.key(noise_seed), batch.runs)
     sizes = [math.prod(model.dims[x] for x in letters) for letters in model.terms.values()]
@@ -210,7 +231,7 @@ def _run(
         for stage, begin, end in problem.steps(steps, lr):
             state = problem.begin(stage, state)
             parameters = {p: jnp.asarray(batch.flat(value), dtype) for p, value in stage.parameters.items()}
-            kernel = partial(_steps, stage.form, noise, sample)
+            kernel = partial(_steps, stage.form, optimiser, noise, sample)
             gates = {pair: jnp.asarray(batch.flat(factor), dtype) for pair, factor in stage.gates.items()}
             pushes = {x: [jnp.asarray(batch.flat(p), dtype) for p in both] for x, both in stage.pushes.items()}
             stops = sorted({begin, end, *range(begin + -begin % every, end, every), *range(begin, end, span)})
@@ -234,9 +255,10 @@ def _entries(problem: Problem, values: xr.DataArray, entry: str, dtype: str) -> 
     return jnp.asarray(np.stack(rows, -1), dtype)
 
 
-@partial(jax.jit, static_argnames=("form", "noise", "sample"))
+@partial(jax.jit, static_argnames=("form", "optimiser", "noise", "sample"))
 def _steps(
     form: Form,
+    optimiser: Optimiser,
     noise: float,
     sample: int | None,
     state: Full,
@@ -251,9 +273,10 @@ def _steps(
 ) -> Full:
     """The steps from `at` to `end` of every run."""
     moving = {x: state.values[x] for x in form.vectors if x not in state.fixed}
+    memory = {x: state.memory[x] for x in moving}
     added = {x: _added(state, x, *both) for x, both in pushes.items()}
 
-    def one(moving, values, targets, weights, parameters, gates, added, key):
+    def one(moving, memory, values, targets, weights, parameters, gates, added, key):
         def loss(moving, key):
             def value(term: str, x: str):
                 vector, factor = {**values, **moving}[x], gates.get((term, x), 1)
@@ -265,7 +288,8 @@ def _steps(
                 found = _sampled_terms(form, value, targets, weights, sample, key)
             return form.loss(**found, **parameters)
 
-        def step(n, moving):
+        def step(n, before):
+            moving, memory = before
             here = jax.random.fold_in(key, n)
             of_noise, of_sample = (jax.random.fold_in(here, purpose) for purpose in (NOISE, SAMPLE))
             slope = jax.grad(loss)(moving, of_sample)
@@ -274,13 +298,16 @@ def _steps(
                 if noise:
                     draw = jax.random.normal(jax.random.fold_in(of_noise, i), slope[x].shape, slope[x].dtype)
                     error = error + noise * draw
-                moving = {**moving, x: moving[x] - lr * state.masks.get(x, 1) * (slope[x] + error)}
-            return moving
+                change, remembered = RULES[optimiser].update(slope[x] + error, memory[x])
+                moving = {**moving, x: moving[x] - lr * state.masks.get(x, 1) * change}
+                memory = {**memory, x: remembered}
+            return moving, memory
 
-        return jax.lax.fori_loop(at, end, step, moving)
+        return jax.lax.fori_loop(at, end, step, (moving, memory))
 
-    runs = (moving, state.values, state.targets, weights, parameters, gates, added, keys)
-    return replace(state, values={**state.values, **jax.vmap(one)(*runs)})
+    runs = (moving, memory, state.values, state.targets, weights, parameters, gates, added, keys)
+    moved, remembered = jax.vmap(one)(*runs)
+    return replace(state, values={**state.values, **moved}, memory={**state.memory, **remembered})
 
 
 def _added(state: Full, x: str, of_u: PerRun, of_v: PerRun) -> Entries:
