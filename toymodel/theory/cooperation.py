@@ -86,7 +86,7 @@ def speed_up(
     zero over that with CIWL; `with_ciwl`, `without_ciwl`, the two times; `first` and `damping` as in `escape`.
 
     A ratio of one-dimensional quadratures, valid where `damping` is below 0.1 (published model). No standard normal
-    start of the published model is in that range: take the ratio of two `toymodel.theory.emergence_time` there, which is
+    start of the published model is in that range: take the ratio of two `tm.theory.emergence_time` there, which is
     coarser. With CIWL starting larger than the others the damping by d matters little and the range is wider. Measured
     errors of all three: benchmarks/theory_cooperation.py.
     """
