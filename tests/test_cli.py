@@ -1,11 +1,15 @@
 """The `toymodel` command, called as a user calls it: what it prints, what it writes, how it refuses."""
 
+import inspect
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import toymodel as tm
-from toymodel import cli
+from toymodel import cli, presets
 
 
 def called(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
@@ -147,3 +151,33 @@ def test_an_interruption_ends_in_one_line(monkeypatch, capsys):
 
     monkeypatch.setattr(cli.tm, "descend", interrupted)
     assert called(monkeypatch, capsys, "run") == (130, "", "toymodel: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["run", "--help"],
+        ["sweep", "--help"],
+        ["run", "--sed", "7"],
+        ["run", "--preset", "x"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_typos_do_not_wait_for_what_computes(arguments):
+    """They import nothing that takes long: `toymodel --help` took 1.8 s with these."""
+    code = (
+        "import sys; from toymodel import cli; sys.argv = ['toymodel', *sys.argv[1:]]\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "print('imported', *{'numpy', 'xarray', 'jax', 'sympy', 'numba', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "imported", done.stdout + done.stderr
+
+
+def test_the_presets_of_the_command_are_those_of_the_package():
+    made = {name for name, function in inspect.getmembers(presets, inspect.isfunction) if not name.startswith("_")}
+    made = {name for name in made if inspect.signature(getattr(presets, name)).return_annotation in ("Model", tm.Model)}
+    assert set(cli.PRESETS) == made

@@ -1,4 +1,8 @@
-"""The `toymodel` command: run one simulation, make the figures, look into a file."""
+"""The `toymodel` command: run one simulation, make the figures, look into a file.
+
+numpy, xarray, JAX and sympy are imported by the command that needs them, so that `--help` and a typo answer at once: no
+module that a command stands in imports them at its top.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,9 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 import toymodel as tm
-from toymodel.checks import whole
 from toymodel.network import cli as network
-from toymodel.simulation.interventions import built, interventions_of
 from toymodel.sweeps import cli as sweeps
 
 
@@ -31,13 +34,15 @@ class Commands(TyperGroup):
             raise typer.Exit(130) from None
 
 
+PRESETS = ("coopetition", "induction", "long_pathway", "shared_encoder")  # of toymodel/presets.py
+
 # Rich would take [@TIME] in a help text for markup
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help=__doc__,
+    help="Run one simulation or a sweep, train networks, make the figures, look into a file.",
 )
 app.command()(sweeps.sweep)
 app.command()(sweeps.plot)
@@ -46,9 +51,7 @@ app.command()(network.train)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from toymodel.files import version
-
-        typer.echo(f"toymodel {version('toymodel')}")
+        typer.echo(f"toymodel {metadata.version('toymodel')}")
         raise typer.Exit
 
 
@@ -61,13 +64,10 @@ def options(
     """Run one simulation or a sweep, train networks, make the figures, look into a file."""
 
 
-PRESETS = {"coopetition": tm.coopetition, "induction": tm.induction, "long_pathway": tm.long_pathway}
-
-
 @app.command()
 def run(
     preset: Annotated[
-        str, typer.Option(help="Model: coopetition (the paper's), induction or long_pathway.")
+        str, typer.Option(help=f"Model: {', '.join(PRESETS)}; the first is the paper's.")
     ] = "coopetition",
     dims: Annotated[
         str | None, typer.Option(help="Numbers of entries of its vectors, such as 20,20,20,160 (a, b, c, d).")
@@ -112,6 +112,8 @@ def run(
     _check_file("plot", plot, (".png", ".pdf", ".svg"))
     options = _options(integrator, dict(steps=steps, lr=lr, every=every, first_below=first_below), time)
     model = _model(preset, dims, loss, dict(_number_named(text) for text in set_ or []))
+    from toymodel.simulation.interventions import built, interventions_of
+
     acts = [*map(_clamp, clamp or []), *(built(act) for act in interventions_of(intervene or []))]
     start = _start(preset, model, seed, acts)
     simulate: Any = tm.descend if integrator == "descent" else tm.flow
@@ -144,6 +146,8 @@ def figures(
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="How many figures to make at the same time.")] = 1,
 ) -> None:
     """Make the figures that an edit made stale (runs make in the repository that holds this installation)."""
+    from toymodel.checks import whole
+
     whole("jobs", jobs)
     root = Path(__file__).resolve().parent.parent
     if not (root / "Makefile").exists():
@@ -189,7 +193,7 @@ def _model(preset: str, dims: str | None, loss: str | None, given: dict[str, flo
         raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
     if dims is not None and not re.fullmatch(r"\d+(,\d+)*", dims):
         raise ValueError(f"--dims must be whole numbers, such as 20,20,20,160, got {dims!r}")
-    model = PRESETS[preset](**({} if dims is None else {"dims": [int(n) for n in dims.split(",")]}))
+    model = getattr(tm, preset)(**({} if dims is None else {"dims": [int(n) for n in dims.split(",")]}))
     if loss is None:
         return model.with_parameters(**given)
     known = {**model.parameters, **given}

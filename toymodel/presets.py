@@ -68,8 +68,12 @@ LONG_PATHWAY_START = FrozenDict(
 )  # arguments of random_start in the region of long_pathway
 
 
+@checked
 def shared_encoder(
-    alpha: float = 0.1, mu_icl: float = 0.1, mu_ciwl: float = 0.0, dims: tuple[int, int, int, int] = (20, 20, 20, 160)
+    alpha: NonNegative = 0.1,
+    mu_icl: NonNegative = 0.1,
+    mu_ciwl: NonNegative = 0.0,
+    dims: Sequence[Any] = (20, 20, 20, 160),
 ) -> Model:
     """The paper's model with the shared vectors twice in the pathway of in-context learning: icl = a b b c c.
 

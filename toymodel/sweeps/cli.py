@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toymodel.model import Model
-from toymodel.sweeps.declare import Sweep, model_of_table
+if TYPE_CHECKING:
+    from toymodel.model import Model
+    from toymodel.sweeps.declare import Sweep
 
 
 def sweep(
@@ -70,6 +71,8 @@ def sweep(
 
 def declared_by(file: Path | None, given: dict[str, Any]) -> tuple[Sweep, str | None]:
     """The sweep of a TOML file with the options that are given (not None, not empty) in place of its entries."""
+    from toymodel.sweeps.declare import Sweep, model_of_table
+
     parts: dict[str, Any] = {"model": model_of_table("coopetition"), "over": {}}
     store = None
     if file is not None:
@@ -106,6 +109,9 @@ def plot(
 
 
 def _model(text: str) -> Model:
+    from toymodel.model import Model
+    from toymodel.sweeps.declare import model_of_table
+
     return Model.from_json(Path(text).read_text()) if text.endswith(".json") else model_of_table(text)
 
 
