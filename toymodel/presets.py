@@ -28,13 +28,7 @@ def coopetition(
     d/dt(|b|**2 - |c|**2) = 0
     d/dt(|a|**2 - |b|**2 + |d|**2) = -8*alpha*cost
     """
-    return Model(
-        mechanisms={"icl": "abc", "ciwl": "dbc"},
-        costs={"cost": "ad"},
-        loss=_coopetition_loss,
-        dims=_dims_of("abcd", dims),
-        parameters={"mu_icl": mu_icl, "mu_ciwl": mu_ciwl, "alpha": alpha},
-    )
+    return _strategies("abc", _dims_of("abcd", dims), alpha=alpha, mu_icl=mu_icl, mu_ciwl=mu_ciwl)
 
 
 @checked
@@ -51,13 +45,7 @@ def long_pathway(
     a d that starts 50 times larger than the rest. The published model does the same without a new vector where d
     starts 10,000 times larger and its target is 3 times longer. `dims` are those of a, b, c, d, e.
     """
-    return Model(
-        mechanisms={"icl": "aebc", "ciwl": "dbc"},
-        costs={"cost": "ad"},
-        loss=_coopetition_loss,
-        dims=_dims_of("abcde", dims),
-        parameters={"mu_icl": mu_icl, "mu_ciwl": mu_ciwl, "alpha": alpha},
-    )
+    return _strategies("aebc", _dims_of("abcde", dims), alpha=alpha, mu_icl=mu_icl, mu_ciwl=mu_ciwl)
 
 
 LONG_PATHWAY_START = FrozenDict(
@@ -87,13 +75,13 @@ def shared_encoder(
     d/dt(|b|**2 - |c|**2) = 0
     d/dt(2*|a|**2 - |b|**2 + |d|**2) = -12*alpha*cost
     """
-    return Model(
-        mechanisms={"icl": "abbcc", "ciwl": "dbc"},
-        costs={"cost": "ad"},
-        loss=_coopetition_loss,
-        dims=_dims_of("abcd", dims),
-        parameters={"mu_icl": mu_icl, "mu_ciwl": mu_ciwl, "alpha": alpha},
-    )
+    return _strategies("abbcc", _dims_of("abcd", dims), alpha=alpha, mu_icl=mu_icl, mu_ciwl=mu_ciwl)
+
+
+def _strategies(icl: str, dims: dict[str, Any], **parameters: Any) -> Model:
+    """The paper's loss, with ICL made of these vectors."""
+    mechanisms = {"icl": icl, "ciwl": "dbc"}
+    return Model(mechanisms, _coopetition_loss, dims, costs={"cost": "ad"}, parameters=parameters)
 
 
 def _coopetition_loss(icl, ciwl, cost, *, mu_icl, mu_ciwl, alpha):

@@ -32,7 +32,7 @@ from toymodel.checks import (
 )
 from toymodel.model import Model
 from toymodel.names import check_dimension
-from toymodel.settings import own_settings
+from toymodel.settings import own_settings, refuse_fork
 
 
 @checked
@@ -90,6 +90,7 @@ def paper_vectors(model: Model, seeds: Seeds) -> xr.Dataset:
     For seed s: key = PRNGKey(s); for each vector in the order of `dims`: key, k = split(key); k1, k2 = split(k); the
     target comes from k1 and the initial value from k2. No setting of JAX outside of this call is changed.
     """
+    refuse_fork()
     with jax.threefry_partitionable(False):
         return _stacked(model, seeds, _paper_draw, "paper_start")
 

@@ -29,6 +29,7 @@ from jaxtyping import Array, Float, Int
 from toymodel.checks import Count, LearningRate, NonNegative, Seed, Steps, checked
 from toymodel.model import Form, Model
 from toymodel.progress import progress_bar
+from toymodel.settings import refuse_fork
 from toymodel.simulation.observe import record
 from toymodel.simulation.problem import Problem
 from toymodel.start import check_vectors
@@ -164,6 +165,7 @@ def descend_vectors(
     firsts = [vectors[f"{x}{end}"].isel({f"{x}_entry": 0}, drop=True) for x in model.vectors for end in ("", "_target")]
     problem = Problem.of(model, firsts, interventions, weights, parameters)
     problem.check_end(steps * lr, steps // every + 1)
+    refuse_fork()
     with jax.enable_x64(dtype == "float64"):
         marks, seen, norms = _run(problem, vectors, steps, lr, every, noise, sample, int(noise_seed), dtype, progress)
     planes = {name: seen.pop(name) for name in ("overlap", "residual")} | {"target_norm": norms}
