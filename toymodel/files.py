@@ -337,9 +337,24 @@ def _imported(path: Path) -> set[Path]:
 
 @checked
 def save(runs: xr.Dataset, path: PathLike) -> Path:
-    """Writes a record or a start to a NetCDF file (`.nc`) with a checksum, whole or not at all.
+    """Writes a record or a start to a NetCDF file with a checksum, whole or not at all.
 
-    Raises ValueError for another ending and for what a NetCDF file cannot hold, OSError where it cannot be written.
+    Arguments:
+        runs: a Dataset whose attributes are text, numbers or lists of them.
+        path: a name that ends in .nc.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError for another ending and for what a NetCDF file cannot hold, OSError where it cannot be written.
+
+    >>> import tempfile, toymodel as tm
+    >>> model = tm.induction()
+    >>> start = tm.aligned_start(model)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tm.load(tm.save(start, f"{folder}/start.nc")).equals(start)
+    True
     """
     path = _netcdf(path)
     check_attributes(runs)
@@ -385,8 +400,21 @@ def _is_kept(value: object) -> bool:
 def load(path: PathLike) -> xr.Dataset:
     """Reads what `save` wrote.
 
-    Raises FileNotFoundError, and ValueError, naming the file, for one that is damaged, is no record, has another format
-    version or holds nothing.
+    Arguments:
+        path: a name that ends in .nc.
+
+    Returns:
+        The Dataset, in memory.
+
+    Raises:
+        FileNotFoundError, and ValueError, naming the file, for one that is damaged, is no record, has another format
+        version or holds nothing.
+
+    >>> import toymodel as tm
+    >>> tm.load("gone.nc")
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: no such file: gone.nc
     """
     path = _netcdf(path)
     if not path.exists():

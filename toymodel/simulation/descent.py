@@ -122,6 +122,7 @@ def descend(
         weights: term -> w where it differs from the model's.
         parameters: other values than the model's. Parameters and weights may be numbers, lists (a new dimension of the
             parameter's name) or DataArrays.
+        progress: show it; by default where it takes more than two seconds.
 
     Returns:
         A record, or measures, along the dimensions of the batch (`toymodel.simulation.observe`).

@@ -152,12 +152,33 @@ def descend_vectors(
     progress: bool | None = None,
     **parameters: Any,
 ) -> xr.Dataset:
-    """Gradient descent on all entries of the vectors of `paper_vectors` or `random_vectors`.
+    """Gradient descent on all entries of the vectors, x <- x - lr dL/dx: the check of the reduction.
 
-    noise: standard deviation of a normal error of each entry of each gradient. sample: how many entries of each
-    tensor (drawn with replacement, anew at each step) the gradient is estimated from; all by default. noise_seed: of
-    these two. dtype: "float64" or "float32" (what the paper used). The rest, and the record that is returned, as in
-    `toymodel.descend`.
+    Arguments:
+        model: the loss.
+        vectors: values and targets, as `paper_vectors` or `random_vectors` make them.
+        noise: standard deviation of a normal error of each entry of each gradient.
+        sample: how many entries of each tensor the gradient is estimated from (drawn with replacement, anew at each
+            step); all by default.
+        noise_seed: of these two.
+        dtype: "float64" or "float32" (what the paper used).
+        steps, lr, every, interventions, weights, progress, parameters: as in `toymodel.descend`.
+
+    Returns:
+        A record as that of `toymodel.descend`.
+
+    Raises:
+        ValueError for an argument out of range, RuntimeError in the child of a fork.
+
+    Source: Singh et al. 2025, section 6; `derivations/reduction.py`.
+
+    >>> import toymodel as tm
+    >>> model = tm.coopetition()
+    >>> vectors = tm.paper_vectors(model, 7)
+    >>> runs = tm.descend_vectors(model, vectors, 10, every=10)
+    >>> reduced = tm.descend(model, tm.from_vectors(model, vectors), 10, every=10)
+    >>> bool(abs(runs.loss - reduced.loss).max() < 1e-12)
+    True
     """
     steps, every, lr, noise = int(steps), int(every), float(lr), float(noise)
     sample = None if sample is None else int(sample)

@@ -107,7 +107,18 @@ def emergence(
         pace: how fast the loss of the mechanism falls then, over the same in the zeroth order; within 0.4..3.
 
     An integration of 2 x 2 numbers a vector by the Runge-Kutta pair of Dormand and Prince, not a closed form. Measured:
-    benchmarks/theory_emergence.py. Raises ValueError for an argument out of range.
+    benchmarks/theory_emergence.py.
+
+    Raises:
+        ValueError for an argument out of range, RuntimeError in the child of a fork.
+
+    Source: `derivations/plateau.py`.
+
+    >>> import toymodel as tm
+    >>> model = tm.coopetition()
+    >>> found = emergence(model, tm.aligned_start(model, overlap=0.1))
+    >>> bool(abs(found["shift"]) < 0.2), bool(found.drive > 0.4)
+    (True, True)
     """
     check_values("horizon", horizon, np.nextafter(0, 1))
     names = list(model.mechanisms)
