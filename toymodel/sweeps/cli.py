@@ -57,7 +57,7 @@ def sweep(
         model=None if model is None else _model(model), seeds=seeds, steps=steps, start=start, lr=lr,
         integrator=integrator, interventions=intervene, design=design, stop_below=stop_below, every=every,
         rtol=rtol, chunk=chunk, over=dict(map(_named, over or [])),
-        fixed={name: _number(name, value) for name, value in map(_named, set_ or [])},
+        fixed={name: _number("set", name, value) for name, value in map(_named, set_ or [])},
     )  # fmt: skip
     declared, written = declared_by(file, given)
     target = store if store is not None else written
@@ -95,8 +95,22 @@ def plot(
     ] = "phase",
     measure: Annotated[str, typer.Option(help="emergence, lifetime, minimum, bump, ... (not for phase).")] = "lifetime",
     mechanism: Annotated[str, typer.Option(help="Whose measure.")] = "icl",
+    at: Annotated[
+        list[str] | None, typer.Option(help="Where to cut another dimension, NAME=VALUE (the nearest value there is).")
+    ] = None,
+    theory: Annotated[bool, typer.Option("--theory", help="Also draw what theory says in the plane.")] = False,
+    title: Annotated[str | None, typer.Option(help="Title [default: the values of --at].")] = None,
+    cmap: Annotated[str | None, typer.Option(help="Colour map of matplotlib, for heat.")] = None,
+    vmin: Annotated[float | None, typer.Option(help="Value of the first colour, for heat.")] = None,
+    vmax: Annotated[float | None, typer.Option(help="Value of the last colour, for heat.")] = None,
+    xlim: Annotated[tuple[float, float] | None, typer.Option(help="Ends of the horizontal axis.")] = None,
+    ylim: Annotated[tuple[float, float] | None, typer.Option(help="Ends of the vertical axis.")] = None,
+    figsize: Annotated[tuple[float, float], typer.Option(help="Width and height in inches.")] = (4.5, 3.5),
 ) -> None:
     """Plot the measures of a sweep: phase diagrams, slices, distributions over seeds.
+
+    Only seeds are pooled, by their median; a lifetime that has not ended at the end of its run counts as longer than
+    all that have. With --y, a slice has one line for each value of it.
 
     Example: toymodel plot a.zarr --x alpha --y mu_icl --kind heat --measure lifetime --out lifetime.png
     """
@@ -105,7 +119,11 @@ def plot(
     from toymodel.sweeps import plots
     from toymodel.sweeps.store import open_sweep
 
-    typer.echo(f"wrote {plots.plot(open_sweep(store), out, x, y, kind, measure, mechanism)}")
+    where = {name: _number("at", name, value) for name, value in map(_named, at or [])}
+    given = dict(title=title, cmap=cmap, vmin=vmin, vmax=vmax, xlim=xlim, ylim=ylim)
+    style = {name: value for name, value in given.items() if value is not None}
+    runs = open_sweep(store)
+    typer.echo(f"wrote {plots.plot(runs, out, x, y, kind, measure, mechanism, where, theory, figsize, **style)}")
 
 
 def _model(text: str) -> Model:
@@ -122,8 +140,8 @@ def _named(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _number(name: str, text: str) -> float:
+def _number(option: str, name: str, text: str) -> float:
     try:
         return float(ast.literal_eval(text))
     except (ValueError, SyntaxError, TypeError):
-        raise ValueError(f"--set {name} needs a number, got {text!r}") from None
+        raise ValueError(f"--{option} {name} needs a number, got {text!r}") from None
