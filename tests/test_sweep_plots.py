@@ -39,7 +39,9 @@ def test_a_median_of_lifetimes_knows_those_that_have_not_ended(runs):
 def test_what_has_not_ended_is_hatched_and_named(runs):
     axes = Figure().subplots()
     life = plots.typical(plots.ended(runs, "lifetime").sel(mechanism="icl"), ["alpha", "mu_icl"])
+    life[0, 1] = 5.0  # this one has ended
     plots.heat(axes, life, "alpha", "mu_icl", logarithmic=True)
+    assert axes.collections[1].get_array().count() == 8
     assert plots.LASTS in [text.get_text() for text in axes.get_legend().get_texts()]
 
 

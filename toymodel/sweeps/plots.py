@@ -120,10 +120,10 @@ def heat(
         _label(axes, axes.contour(plane[x], plane[y], plane, levels=contours, colors="k", linewidths=0.7))
     axes.figure.colorbar(mesh, ax=axes, label=style.get("label", label(str(values.name or ""))))
     if lasting.any():
-        shown = xr.where(lasting, 1.0, np.nan).transpose(y, x)
-        hatched = axes.pcolor(shown[x], shown[y], shown, hatch="////", facecolor="none", edgecolor="0.6", lw=0)
+        here = np.ma.masked_where(~np.asarray(lasting), np.ones(lasting.shape))
+        clear = ListedColormap([(0.0, 0.0, 0.0, 0.0)])
+        axes.pcolor(plane[x], plane[y], here, cmap=clear, hatch="////", edgecolor="0.6", lw=0, shading="nearest")
         drawn.append(Patch(facecolor="none", edgecolor="0.6", hatch="////", label=LASTS))
-        hatched.set_array(None)
     _legend(axes, drawn)
     return mesh
 
@@ -235,8 +235,11 @@ def plot(
     else:
         draw = slices if kind == "slice" else seeds
         each = [None] if y is None else list(values[y].values)
+        named = [each[i] for i in np.unique(np.linspace(0, len(each) - 1, 6).astype(int))]  # the legend stays short
         for value, colour in zip(each, plotting.shades(len(each)), strict=True):
-            own = {} if y is None else {"color": colour, "label": f"{label(str(y))} = {_short(value)}"}
+            own: dict[str, Any] = {} if y is None else {"color": colour}
+            if y is not None and value in named:
+                own["label"] = f"{label(y)} = {_short(value)}"
             draw(axes, values if y is None else values.sel({y: value}), x, **own)
         axes.set_ylabel(name if kind == "slice" else label(measure))
         if y is not None:
