@@ -94,3 +94,18 @@ def test_phases_take_colours_of_phases(runs):
     assert axes.collections[0].cmap.colors[4] == "#123456"
     with pytest.raises(ValueError, match="colors must be of phases"):
         plots.phases(axes, whole, "alpha", "mu_icl", colors={"all": "k"})
+
+
+def test_overlaps_and_portraits_draw_what_was_recorded():
+    model = tm.coopetition(dims=(4, 4, 4, 4))
+    runs = tm.descend(model, tm.paper_start(model, range(3)), 20, every=10)
+    left, right = Figure().subplots(1, 2)
+    tm.plotting.overlaps(left, runs.isel(seed=1))
+    b = left.lines[1].get_ydata()
+    np.testing.assert_allclose(b, (runs.overlap / runs.target_norm).sel(seed=1, vector="b"))
+    tm.plotting.portrait(right, runs, "a", "d")
+    np.testing.assert_array_equal(right.lines[2].get_xdata(), runs.overlap.sel(seed=2, vector="a"))
+    with pytest.raises(ValueError, match="overlaps draws one run, got a batch along"):
+        tm.plotting.overlaps(left, runs)
+    with pytest.raises(ValueError, match="unknown vector 'z'"):
+        tm.plotting.portrait(left, runs, "a", "z")

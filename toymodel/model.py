@@ -79,6 +79,22 @@ class Balance:
     def __str__(self) -> str:
         return f"d/dt({self.quantity}) = {self.rate}"
 
+    def latex(self) -> str:
+        """The balance as LaTeX.
+
+        >>> from toymodel.presets import coopetition
+        >>> print(coopetition().conserved()[1].latex())
+        \\frac{d}{dt} \\left( |a|^{2} - |b|^{2} + |d|^{2} \\right) = - 8 \\alpha \\mathrm{cost}
+        """
+        powers = [f"{k} |{x}|^{{2}}" for x, k in self.coefficients.items()]
+        text = " + ".join(powers).replace("+ -", "- ").replace(" 1 |", " |").removeprefix("1 ")
+        words = [s for s in self.rate.free_symbols if len(str(s)) > 1 and sp.latex(s) == str(s)]
+        names = {word: rf"\mathrm{{{word}}}" for word in words}
+        return rf"\frac{{d}}{{dt}} \left( {text} \right) = {sp.latex(self.rate, symbol_names=names)}"
+
+    def _repr_latex_(self) -> str:
+        return f"${self.latex()}$"
+
 
 @checked
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +14,9 @@ import typer
 if TYPE_CHECKING:
     from toymodel.model import Model
     from toymodel.sweeps.declare import Sweep
+
+
+PRESETS = ("coopetition", "induction", "long_pathway", "shared_encoder")  # of toymodel/presets.py
 
 
 def sweep(
@@ -24,9 +29,18 @@ def sweep(
     ] = None,
     store: Annotated[Path | None, typer.Option(help="Folder for the result; an unfinished one is continued.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="A preset (coopetition, induction), or a JSON file that Model.to_json wrote.")
+        str | None,
+        typer.Option(
+            "--model", "--preset", help=f"Model: {', '.join(PRESETS)}; or a JSON file that Model.to_json wrote."
+        ),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Seeds of the start: 7, 0:4 (0, 1, 2, 3), or 1,5,9.")] = None,
+    dims: Annotated[str | None, typer.Option(help="Numbers of entries of its vectors, such as 20,20,20,160.")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help='Another loss of the same terms, such as "icl + ciwl + beta * cost".')
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", "--seed", help="Seeds of the start: 7, 0:4 (0, 1, 2, 3), or 1,5,9.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of each run [default: 16000].")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A value for all runs, NAME=VALUE; repeat for several.")
@@ -53,11 +67,15 @@ def sweep(
 
     Example: toymodel sweep --over "alpha=log(1e-3, 1, 64)" --over "mu_icl=log(1e-3, 1, 64)" --seeds 0:4 --store a.zarr
     """
+    swept, fixed = dict(map(_named, over or [])), {n: _number("set", n, v) for n, v in map(_named, set_ or [])}
+    chosen: Any = None if model is None else _model(model)
+    if dims is not None or loss is not None:
+        needed = {**dict.fromkeys(swept, 1.0), **fixed} if loss is not None else {}
+        chosen = model_named(model or "coopetition", dims, loss, needed)
     given = dict(
-        model=None if model is None else _model(model), seeds=seeds, steps=steps, start=start, lr=lr,
+        model=chosen, seeds=seeds, steps=steps, start=start, lr=lr,
         integrator=integrator, interventions=intervene, design=design, stop_below=stop_below, every=every,
-        rtol=rtol, chunk=chunk, over=dict(map(_named, over or [])),
-        fixed={name: _number("set", name, value) for name, value in map(_named, set_ or [])},
+        rtol=rtol, chunk=chunk, over=swept, fixed=fixed,
     )  # fmt: skip
     declared, written = declared_by(file, given)
     target = store if store is not None else written
@@ -131,6 +149,33 @@ def _model(text: str) -> Model:
     from toymodel.sweeps.declare import model_of_table
 
     return Model.from_json(Path(text).read_text()) if text.endswith(".json") else model_of_table(text)
+
+
+def model_named(name: str, dims: str | None, loss: str | None, given: Mapping[str, float]) -> Model:
+    """The model of a preset or of a JSON file, with these dimensions, loss and parameters.
+
+    given: values of parameters; with another loss, those that it does not use are left out.
+    """
+    if name not in PRESETS and not name.endswith(".json"):
+        raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {name!r}")
+    if dims is not None and not re.fullmatch(r"\d+(,\d+)*", dims):
+        raise ValueError(f"--dims must be whole numbers, such as 20,20,20,160, got {dims!r}")
+    if dims is not None and name.endswith(".json"):
+        raise ValueError("--dims is for presets; those of a model in a JSON file stand in it")
+    from toymodel import presets
+    from toymodel.expression import read
+    from toymodel.model import Model
+
+    own: dict[str, Any] = {} if dims is None else {"dims": [int(n) for n in dims.split(",")]}
+    model = _model(name) if name.endswith(".json") else getattr(presets, name)(**own)
+    if loss is None:
+        return model.with_parameters(**given)
+    known = {**model.parameters, **given}
+    names = set(read(loss).names) - set(model.terms)
+    if missing := sorted(names - set(known)):
+        raise ValueError(f"the loss has the parameter {missing[0]!r}: give it a value with --set {missing[0]}=VALUE")
+    parameters = {p: value for p, value in known.items() if p in names}
+    return Model.from_expression(loss, model.mechanisms, model.dims, costs=model.costs, parameters=parameters)
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -110,7 +110,9 @@ class Sweep:
             self._check_name(name)
         self._check_size()
         if missing := self.free_names - {*self.over, *self.fixed}:
-            raise ValueError(f"an intervention uses {sorted(missing)[0]!r}, which is neither varied nor fixed")
+            name = sorted(missing)[0]
+            hint = f"; in quotes if it is text: {name!r}" if set(name) <= set(self.model.vectors) else ""
+            raise ValueError(f"an intervention uses {name!r}, which is neither varied nor fixed{hint}")
         for act in self.interventions:
             if not isinstance(act, str):
                 act.check(self.model)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from toymodel.checks import LearningRate, PathLike, Positive, Steps, Tolerance, checked, shown
 from toymodel.model import Model
+from toymodel.progress import progress_bar
 from toymodel.sweeps.axes import Samples
 from toymodel.sweeps.declare import Sweep
 from toymodel.sweeps.measured import measured_chunk
@@ -96,13 +97,11 @@ def execute(
     results = Memory(declared) if store is None else Store(declared, store)
     pending, runs = results.pending(), results.grid.runs
     sizes = [_size(results.grid.shape, box) for box in results.boxes]
-    show = runs * declared.steps > LONG if progress is None else progress
-    hidden = True if progress is False or not show else None if progress is None else False
+    wanted = False if progress is None and runs * declared.steps <= LONG else progress
+    done = runs - sum(sizes[i] for i in pending)
     with (
         results,
-        tqdm(
-            total=runs, initial=runs - sum(sizes[i] for i in pending), unit="run", desc="sweep", disable=hidden
-        ) as bar,
+        progress_bar(runs, "sweep", wanted, "run", initial=done) as bar,
         _interruptible() as interrupted,
         _connected(client) as connected,
     ):
