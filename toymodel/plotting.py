@@ -88,7 +88,9 @@ def overlaps(axes: Axes, run: xr.Dataset, quantity: str = "overlap", **style: An
     """
     shares = run[quantity] / run["target_norm"]
     if set(shares.dims) != {"time", "vector"}:
-        raise ValueError(f"overlaps draws one run, got a batch along {sorted(set(shares.dims) - {'time', 'vector'})}")
+        raise ValueError(
+            f"overlaps draws one run, got a batch along {sorted(map(str, set(shares.dims) - {'time', 'vector'}))}"
+        )
     for x in run["vector"].values.tolist():
         own = {"color": VECTORS.get(x, COLOURS["other"]), "label": x}
         axes.plot(run["time"], shares.sel(vector=x), **{**own, **style})
