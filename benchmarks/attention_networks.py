@@ -8,7 +8,6 @@ logits of the two labels in context are computed, since all others are zero: 0.2
 it against the network's own gradient).
 """
 
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from toymodel.files import write_netcdf
 from toymodel.network.data import Batch, GaussianClasses, Sequences, sample
 from toymodel.network.experiments import DISENTANGLED
 from toymodel.network.runs import drawn
@@ -230,11 +230,8 @@ def read(path: Path = DATA) -> dict[Case, np.ndarray]:
 
 
 def write(found: dict[Case, np.ndarray], path: Path = DATA) -> None:
-    """Under a temporary name, then renamed."""
-    kept = dataset(found)
-    packed = {name: {"zlib": True, "complevel": 9} for name in kept.data_vars}
-    kept.to_netcdf(path.with_suffix(".partial"), engine="h5netcdf", encoding=packed)
-    os.replace(path.with_suffix(".partial"), path)
+    """Whole or not at all."""
+    write_netcdf(dataset(found), path, packed=True)
 
 
 def main() -> None:

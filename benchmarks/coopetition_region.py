@@ -17,6 +17,7 @@ import xarray as xr
 from theory_cooperation import BLOCKED, emergence, of_icl
 
 import toymodel as tm
+from toymodel.files import write_netcdf
 
 DATA = Path(__file__).parent.parent / "figures" / "data" / "coopetition_region.nc"
 SCALES, STRENGTHS = np.geomspace(1e-3, 0.9, 12), np.geomspace(0.5, 8, 9)
@@ -100,7 +101,7 @@ def main() -> None:
         found.append(planes)
     DATA.parent.mkdir(exist_ok=True)
     planes = xr.concat(found, labelled("model", np.array(list(MODELS)))).assign_attrs(scale_of_alpha=SCALE)
-    planes.to_netcdf(DATA, engine="h5netcdf")
+    write_netcdf(planes, DATA)
 
 
 if __name__ == "__main__":

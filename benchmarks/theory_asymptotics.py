@@ -22,6 +22,7 @@ import xarray as xr
 from scipy.integrate import solve_ivp
 
 import toymodel as tm
+from toymodel.files import write_netcdf
 from toymodel.theory import compiled
 from toymodel.theory.asymptotics import asymptotic_strategy
 
@@ -101,8 +102,7 @@ def main(sets: int = 10_000) -> None:
         print(f"{right[these].mean():.2%} of {these.sum()} right; {ends}")
     table = xr.Dataset({"predicted": predicted, "measured": found, **{m: parameters[m] for m in ("mu_icl", "mu_ciwl")}})
     DATA.parent.mkdir(exist_ok=True)
-    small = {name: {"zlib": True, **({"dtype": "S1"} if of.dtype.kind == "U" else {})} for name, of in table.items()}
-    table.to_netcdf(DATA, engine="h5netcdf", encoding=small)
+    write_netcdf(table, DATA, packed=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ first crossing of 1/2 after it), in the network of the mean over seeds. On data 
 is where its own evaluator crosses 3/4.
 """
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import xarray as xr
 from attention_networks import BASE, MEASURES, SETTINGS, TRAININGS, Case, Setting, cases, read
 
+from toymodel.files import write_netcdf
 from toymodel.theory.attention import Order
 from toymodel.theory.attention_data import Classes
 from toymodel.theory.attention_flow import Training, landmarks, predict, start, without_codes
@@ -225,8 +225,7 @@ def save(
         columns[f"other_{who}"] = ("other", [pair[i] for pair in other.values()])
     count = sum(case.setting in [*SETTINGS, BARRIER] for case in full)
     attrs = {"settings": count} | medians | {f"error_{n}": v for n, v in away.items()}
-    xr.Dataset(columns, attrs=attrs).to_netcdf(DATA.with_suffix(".partial"), engine="h5netcdf")
-    os.replace(DATA.with_suffix(".partial"), DATA)
+    write_netcdf(xr.Dataset(columns, attrs=attrs), DATA)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import xarray as xr
 from theory_emergence import random_runs
 
 import toymodel as tm
+from toymodel.files import write_netcdf
 from toymodel.theory.cooperation import speed_up
 from toymodel.theory.weighted_sum import emergence_time
 
@@ -213,7 +214,7 @@ def main() -> None:
         shares[candidate.name] = row
         print(f"    {candidate.name:40s}", "  ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
     DATA.parent.mkdir(exist_ok=True)
-    xr.merge([table(errors, "measured"), table(shares, "change")]).to_netcdf(DATA, engine="h5netcdf")
+    write_netcdf(xr.merge([table(errors, "measured"), table(shares, "change")]), DATA)
 
 
 if __name__ == "__main__":

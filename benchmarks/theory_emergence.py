@@ -26,6 +26,7 @@ import numpy as np
 import xarray as xr
 
 import toymodel as tm
+from toymodel.files import write_netcdf
 from toymodel.theory.plateau import rates
 from toymodel.theory.three_waves import small_start_time, universal_quantiles
 from toymodel.theory.weighted_sum import emergence
@@ -168,7 +169,7 @@ def main(runs: int = 2_000) -> None:
     DATA.parent.mkdir(exist_ok=True)
     sets = xr.concat(found, xr.DataArray(list(SETS), dims="kind", name="kind"))
     scales = xr.concat(closed, xr.DataArray(list(SCALES), dims="scale", name="scale")).rename(seed="small_run")
-    xr.merge([sets, scales]).to_netcdf(DATA, engine="h5netcdf")
+    write_netcdf(xr.merge([sets, scales]), DATA)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import numpy as np
 import xarray as xr
 
 import toymodel as tm
+from toymodel.files import write_netcdf
 
 DATA = Path(__file__).parent.parent / "figures" / "data" / "theory_findings.nc"
 BLOCKED = (tm.Clamp("d", overlap=0, residual=0),)
@@ -212,9 +213,7 @@ def main(runs: int = 60, claims: int = 1_000) -> None:
         shares, dims=("set", "share"), coords={"share": ["first", "transient", "needs", "all"]}, name="claim"
     )
     DATA.parent.mkdir(exist_ok=True)
-    xr.Dataset({"value": table, "claim": of_sets}, attrs={"starts": runs, "claims": claims}).to_netcdf(
-        DATA, engine="h5netcdf"
-    )
+    write_netcdf(xr.Dataset({"value": table, "claim": of_sets}, attrs={"starts": runs, "claims": claims}), DATA)
 
 
 if __name__ == "__main__":

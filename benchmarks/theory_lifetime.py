@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 import toymodel as tm
+from toymodel.files import write_netcdf
 from toymodel.theory.transience import asymptotics, lifetime
 
 MODEL = tm.coopetition(mu_ciwl=0.0)
@@ -103,7 +104,7 @@ def main() -> None:
             {str(by): f"{float(row.soonest.sel(by=by)):.2g}" for by in row.by.values}, f"cost {float(row.longer):.2f}"
         )
     DATA.parent.mkdir(exist_ok=True)
-    xr.Dataset(parts).merge(ends).to_netcdf(DATA, engine="h5netcdf")
+    write_netcdf(xr.Dataset(parts).merge(ends), DATA)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,18 @@
 """The `toymodel` command, called as a user calls it: what it prints, what it writes, how it refuses."""
 
+import inspect
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import toymodel as tm
-from toymodel import cli
+from toymodel import cli, presets
+from toymodel.sweeps import cli as sweeps_cli
 
 
 def called(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
@@ -147,3 +154,72 @@ def test_an_interruption_ends_in_one_line(monkeypatch, capsys):
 
     monkeypatch.setattr(cli.tm, "descend", interrupted)
     assert called(monkeypatch, capsys, "run") == (130, "", "toymodel: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["run", "--help"],
+        ["sweep", "--help"],
+        ["run", "--sed", "7"],
+        ["run", "--preset", "x"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_typos_do_not_wait_for_what_computes(arguments):
+    """They import nothing that takes long: `toymodel --help` took 1.8 s with these."""
+    code = (
+        "import sys; from toymodel import cli; sys.argv = ['toymodel', *sys.argv[1:]]\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "print('imported', *{'numpy', 'xarray', 'jax', 'sympy', 'numba', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "imported", done.stdout + done.stderr
+
+
+def test_the_presets_of_the_command_are_those_of_the_package():
+    made = {name for name, function in inspect.getmembers(presets, inspect.isfunction) if not name.startswith("_")}
+    made = {name for name in made if inspect.signature(getattr(presets, name)).return_annotation in ("Model", tm.Model)}
+    assert set(sweeps_cli.PRESETS) == made
+
+
+def test_run_and_sweep_have_one_vocabulary(monkeypatch, capsys, tmp_path):
+    """--model, --dims, --loss, --set and --seeds mean the same in both; the older names go on."""
+    monkeypatch.chdir(tmp_path)
+    tm_file = tmp_path / "mine.json"
+    tm_file.write_text(tm.induction((4, 4, 4)).to_json())
+    for model in (["--model", "coopetition", "--dims", "2,3,4,5"], ["--preset", str(tm_file)]):
+        for seeds in ("--seed", "--seeds"):
+            given = [*model, seeds, 3, "--steps", 20]
+            assert called(monkeypatch, capsys, "run", *given, "--out", "a.nc")[0] == 0
+            status, _, err = called(monkeypatch, capsys, "sweep", *given, "--over", "lr=[1]", "--store", "a.zarr")
+            assert status == 0, err
+            swept = tm.open_sweep("a.zarr").sel(lr=1.0)
+            final = tm.load("a.nc").isel(time=-1)
+            assert float(swept.final.sel(mechanism="icl")) == float(final.loss_icl)
+            assert tm.model_of(swept) == tm.model_of(final)
+            shutil.rmtree("a.zarr")
+    given = ["--loss", "icl + beta * ciwl", "--over", "beta=[0.1, 1]", "--steps", 5, "--store", "b.zarr"]
+    status, _, err = called(monkeypatch, capsys, "sweep", *given)
+    assert status == 0 and tm.open_sweep("b.zarr").sizes["beta"] == 2, err
+    said = called(monkeypatch, capsys, "sweep", "--loss", "icl + gamma", "--over", "lr=[1]", "--store", "c.zarr")[2]
+    assert "give it a value with --set gamma=VALUE" in said
+    unquoted = ["--over", "lr=[1]", "--store", "c.zarr", "--intervene", "Clamp(d, overlap=0)"]
+    assert "in quotes if it is text: 'd'" in called(monkeypatch, capsys, "sweep", *unquoted)[2]
+
+
+def test_info_reads_every_file_that_is_written(monkeypatch, capsys, tmp_path):
+    model = tm.coopetition(dims=(2, 2, 2, 2))
+    tm.save(tm.paper_start(model, 1), tmp_path / "start.nc")
+    tm.sweep(model, {"alpha": [0.1, 0.2]}, steps=5, store=tmp_path / "a.zarr")
+    (tmp_path / "model.json").write_text(model.to_json())
+    curves = next((Path(__file__).parent.parent / "networks").glob("*.nc"))
+    says = {"start.nc": "paper_start", "a.zarr": "phases: 2 plateau", "model.json": "alpha*cost", curves: "made_of"}
+    for file, piece in says.items():
+        status, out, err = called(monkeypatch, capsys, "info", tmp_path / file)
+        assert status == 0 and piece in out, (file, err, out)
+    (tmp_path / "bad.nc").write_bytes(b"no")
+    assert "is damaged or no NetCDF file" in called(monkeypatch, capsys, "info", tmp_path / "bad.nc")[2]

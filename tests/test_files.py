@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -100,6 +101,34 @@ def test_a_lock_ends_with_its_process_also_when_it_is_killed(tmp_path):
     with files.alone(path), files.alone(tmp_path / "b"):
         assert ".a.lock" in os.listdir(tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+def test_who_has_patience_waits_for_the_lock(tmp_path):
+    path, order = tmp_path / "a", []
+
+    def waits():
+        with files.alone(path, patience=30):
+            order.append("second")
+
+    with files.alone(path):
+        waiting = threading.Thread(target=waits)
+        waiting.start()
+        waiting.join(0.2)
+        order.append("first")
+    waiting.join(30)
+    assert order == ["first", "second"]
+
+
+def test_any_dataset_is_written_whole_and_packed(tmp_path):
+    """Text and gaps come back; a name that cannot be written leaves nothing."""
+    data = xr.Dataset({"a": ("x", np.zeros(10_000)), "b": ("y", ["one", "three"])})
+    plain, packed = (files.write_netcdf(data, tmp_path / f"{p}.nc", packed=p) for p in (False, True))
+    assert packed.stat().st_size < 0.5 * plain.stat().st_size
+    for path in (plain, packed):
+        assert xr.load_dataset(path, engine="h5netcdf").equals(data)
+    with pytest.raises(FileNotFoundError, match="cannot write"):
+        files.write_netcdf(data, tmp_path / "none" / "a.nc")
+    assert len(os.listdir(tmp_path)) == 2
 
 
 CODE = '''

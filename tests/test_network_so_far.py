@@ -2,27 +2,31 @@
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from toymodel.files import alone
 from toymodel.network.curves import last
 from toymodel.network.data import GaussianClasses, Sequences
 from toymodel.network.experiments import Experiment
 from toymodel.network.runs import Runs
 from toymodel.network.training import Rule
 
+SMALL = Experiment(
+    "disentangled_small",
+    "disentangled",
+    GaussianClasses(30, 5, 8, 0.5, 1.0),
+    Rule(Sequences(), batch=16, evaluation_batch=32),
+    steps=40,
+    every=10,
+    seeds=2,
+)
+
 
 def test_unfinished_curves_are_read_and_trained_on(tmp_path):
-    whole = Experiment(
-        "disentangled_small",
-        "disentangled",
-        GaussianClasses(30, 5, 8, 0.5, 1.0),
-        Rule(Sequences(), batch=16, evaluation_batch=32),
-        steps=40,
-        every=10,
-        seeds=2,
-    )
+    whole = SMALL
     runs = Runs({whole.name: whole}, tmp_path / "curves", tmp_path / "checkpoints")
     runs.run_seeds(whole, (1,))
     runs.stop = threading.Event()
@@ -41,3 +45,20 @@ def test_unfinished_curves_are_read_and_trained_on(tmp_path):
     assert runs.finished(whole) and finished.loss.identical(other.run(whole).loss)
     shorter = replace(whole, steps=20)
     assert Runs({whole.name: shorter}, tmp_path / "curves").read(whole.name).step[-1] == 20
+
+
+def test_one_process_at_a_time_trains_a_seed(tmp_path):
+    """Two would write to the same checkpoints."""
+    runs = Runs({SMALL.name: SMALL}, tmp_path / "curves", tmp_path / "checkpoints")
+    folder = tmp_path / "checkpoints" / runs.made_of(SMALL)
+    folder.mkdir(parents=True)
+    with alone(folder / "latest_1.eqx"), pytest.raises(BlockingIOError, match="another process is at work"):
+        runs.run_seeds(SMALL, (1,))
+    assert not list((tmp_path / "curves").iterdir())
+
+
+def test_the_curves_in_the_repository_are_of_the_experiments_of_today():
+    """A change of a declaration, or of how its hash is made, must not ask for hours of training unseen."""
+    runs = Runs(curves=Path(__file__).parent.parent / "networks")
+    files = {path.stem for path in runs.folder.glob("*.nc")}
+    assert files and all(runs.begun(runs.named(name)) for name in files)

@@ -12,6 +12,8 @@ from .presets import coopetition as coopetition
 from .presets import induction as induction
 from .presets import long_pathway as long_pathway
 from .presets import shared_encoder as shared_encoder
+from .reduction import reduced_loss as reduced_loss
+from .reduction import symbols as symbols
 from .simulation.descent import descend as descend
 from .simulation.flow import flow as flow
 from .simulation.interventions import Block as Block

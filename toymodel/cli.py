@@ -1,12 +1,16 @@
-"""The `toymodel` command: run one simulation, make the figures, look into a file."""
+"""The `toymodel` command: run one simulation, make the figures, look into a file.
+
+numpy, xarray, JAX and sympy are imported by the command that needs them, so that `--help` and a typo answer at once: no
+module that a command stands in imports them at its top.
+"""
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +18,9 @@ import typer
 from typer.core import TyperGroup
 
 import toymodel as tm
-from toymodel.checks import whole
 from toymodel.network import cli as network
-from toymodel.simulation.interventions import built, interventions_of
 from toymodel.sweeps import cli as sweeps
+from toymodel.sweeps.cli import PRESETS, model_named
 
 
 class Commands(TyperGroup):
@@ -37,7 +40,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help=__doc__,
+    help="Run one simulation or a sweep, train networks, make the figures, look into a file.",
 )
 app.command()(sweeps.sweep)
 app.command()(sweeps.plot)
@@ -46,9 +49,7 @@ app.command()(network.train)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from toymodel.files import version
-
-        typer.echo(f"toymodel {version('toymodel')}")
+        typer.echo(f"toymodel {metadata.version('toymodel')}")
         raise typer.Exit
 
 
@@ -61,13 +62,13 @@ def options(
     """Run one simulation or a sweep, train networks, make the figures, look into a file."""
 
 
-PRESETS = {"coopetition": tm.coopetition, "induction": tm.induction, "long_pathway": tm.long_pathway}
-
-
 @app.command()
 def run(
     preset: Annotated[
-        str, typer.Option(help="Model: coopetition (the paper's), induction or long_pathway.")
+        str,
+        typer.Option(
+            "--model", "--preset", help=f"Model: {', '.join(PRESETS)}; the first is the paper's. Or a JSON file."
+        ),
     ] = "coopetition",
     dims: Annotated[
         str | None, typer.Option(help="Numbers of entries of its vectors, such as 20,20,20,160 (a, b, c, d).")
@@ -78,7 +79,9 @@ def run(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A parameter of the loss, NAME=VALUE; repeat for several.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random initial condition (the paper's draws).")] = 7,
+    seed: Annotated[
+        int, typer.Option("--seed", "--seeds", help="Seed of the random initial condition (the paper's draws).")
+    ] = 7,
     integrator: Annotated[str, typer.Option(help="descent (steps of --lr) or flow (error control).")] = "descent",
     steps: Annotated[int | None, typer.Option(help="Number of steps of descent [default: 16000].")] = None,
     lr: Annotated[float | None, typer.Option(help="Step size of descent; time = steps x lr [default: 1].")] = None,
@@ -111,7 +114,9 @@ def run(
     _check_file("out", out, (".nc",))
     _check_file("plot", plot, (".png", ".pdf", ".svg"))
     options = _options(integrator, dict(steps=steps, lr=lr, every=every, first_below=first_below), time)
-    model = _model(preset, dims, loss, dict(_number_named(text) for text in set_ or []))
+    model = model_named(preset, dims, loss, dict(_number_named(text) for text in set_ or []))
+    from toymodel.simulation.interventions import built, interventions_of
+
     acts = [*map(_clamp, clamp or []), *(built(act) for act in interventions_of(intervene or []))]
     start = _start(preset, model, seed, acts)
     simulate: Any = tm.descend if integrator == "descent" else tm.flow
@@ -127,15 +132,40 @@ def run(
 
 
 @app.command()
-def info(file: Annotated[Path, typer.Argument(help="A record, NAME.nc.")]) -> None:
-    """Say what a file holds and how it was made."""
-    runs = tm.load(file)
-    typer.echo(tm.model_of(runs))
-    for name, value in runs.attrs.items():
+def info(
+    file: Annotated[
+        Path, typer.Argument(help="NAME.nc (a record, a start, curves of a network), NAME.zarr or NAME.json.")
+    ],
+) -> None:
+    """Say what a file holds and how it was made: a record, a start, a sweep, curves of a network, a model."""
+    if file.suffix == ".json":
+        typer.echo(tm.Model.from_json(file.read_text()))
+        return
+    held = tm.open_sweep(file) if file.suffix == ".zarr" else _curves(file) or tm.load(file)
+    if "model" in held.attrs:
+        typer.echo(tm.model_of(held))
+    for name, value in held.attrs.items():
         if name != "model":
             typer.echo(f"{name}: {value}")
-    typer.echo(runs)
-    typer.echo(tm.measure(runs).to_dataframe().to_string())
+    typer.echo(held)
+    if file.suffix == ".zarr" and "phase" in held:
+        labels = held["phase"].values.ravel().tolist()
+        typer.echo("phases: " + ", ".join(f"{labels.count(name)} {name}" for name in sorted(set(labels))))
+    elif "time" in held.dims:
+        typer.echo(tm.measure(held).to_dataframe().to_string())
+
+
+def _curves(file: Path) -> Any:
+    """The curves of a network, if the file holds these and no record."""
+    import xarray as xr
+
+    if file.suffix == ".nc" and file.exists():
+        try:
+            held = xr.load_dataset(file, engine="h5netcdf")
+        except Exception:  # `tm.load` says what is wrong with it
+            return None
+        return held if "made_of" in held.attrs else None
+    return None
 
 
 @app.command()
@@ -144,6 +174,8 @@ def figures(
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="How many figures to make at the same time.")] = 1,
 ) -> None:
     """Make the figures that an edit made stale (runs make in the repository that holds this installation)."""
+    from toymodel.checks import whole
+
     whole("jobs", jobs)
     root = Path(__file__).resolve().parent.parent
     if not (root / "Makefile").exists():
@@ -181,23 +213,6 @@ def _options(integrator: str, of_descent: dict[str, Any], time: float | None) ->
     if time is not None:
         raise ValueError("--time is for --integrator flow; descent makes --steps of the size --lr")
     return {"steps": 16_000, **given}
-
-
-def _model(preset: str, dims: str | None, loss: str | None, given: dict[str, float]) -> tm.Model:
-    """The preset with these dimensions, loss and parameters."""
-    if preset not in PRESETS:
-        raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
-    if dims is not None and not re.fullmatch(r"\d+(,\d+)*", dims):
-        raise ValueError(f"--dims must be whole numbers, such as 20,20,20,160, got {dims!r}")
-    model = PRESETS[preset](**({} if dims is None else {"dims": [int(n) for n in dims.split(",")]}))
-    if loss is None:
-        return model.with_parameters(**given)
-    known = {**model.parameters, **given}
-    names = set(re.findall(r"(?<![\w.])[A-Za-z_]\w*", loss)) - set(model.terms)
-    if missing := sorted(names - set(known)):
-        raise ValueError(f"the loss has the parameter {missing[0]!r}: give it a value with --set {missing[0]}=VALUE")
-    parameters = {p: value for p, value in known.items() if p in names or p in given}
-    return tm.Model.from_expression(loss, model.mechanisms, model.dims, costs=model.costs, parameters=parameters)
 
 
 def _start(preset: str, model: tm.Model, seed: int, acts: Sequence[Any]) -> Any:

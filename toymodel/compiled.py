@@ -20,6 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from toymodel.files import written
+
 HEAD = "import math\n\nimport numba\nimport numpy as np\n"
 FAST = '@numba.njit(cache=True, error_model="numpy", nogil=True)'
 
@@ -55,9 +57,8 @@ def _kept(name: str, text: str) -> Path:
         try:
             if not path.exists():
                 folder.mkdir(parents=True, exist_ok=True)
-                whole = folder / f".{name}.{os.getpid()}.partial"
-                whole.write_text(text)
-                os.replace(whole, path)
+                with written(path, durable=False) as whole:
+                    whole.write_text(text)
             return path
         except OSError:
             continue

@@ -5,6 +5,7 @@
     stamp, is_stale     the last line of a page (of a figure, of a derivation): what it was made from, and whether that
                         has changed since
     alone(path)         a lock that ends with its process
+    write_netcdf        any Dataset as a NetCDF file, by `written`
     save, load          records as NetCDF files with a checksum
 
 `python -m toymodel.files stale PAGE ...` prints those pages that have to be made again; make calls it.
@@ -21,6 +22,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -121,19 +123,34 @@ def leftovers(folder: Path, name: str = "*") -> Iterator[Path]:
     yield from folder.glob(f".{name}.*.partial*")
 
 
+def write_netcdf(data: xr.Dataset, path: str | os.PathLike[str], packed: bool = False) -> Path:
+    """Writes a Dataset to a NetCDF file, whole or not at all; packed: compressed, for data that the project keeps.
+
+    Raises OSError that names `path` where it cannot be written.
+    """
+    text = {name: {"dtype": "S1"} for name, of in data.data_vars.items() if of.dtype.kind == "U"}
+    small = {name: {"zlib": True, "complevel": 9, **text.get(name, {})} for name in data.data_vars}
+    content = data.to_netcdf(
+        engine="h5netcdf", encoding=small if packed else None
+    )  # in memory: HDF5 may end the process on a full disk
+    with written(path) as whole:
+        whole.write_bytes(content)
+    return Path(path)
+
+
 @contextmanager
-def alone(path: str | os.PathLike[str]) -> Iterator[None]:
+def alone(path: str | os.PathLike[str], patience: float = 0.0) -> Iterator[None]:
     """Lets one user at a time work at `path`, by a lock on the file `.NAME.lock` beside it.
 
     The system gives the lock back when its process ends, also when it is killed. File systems without locks are not
-    guarded.
+    guarded. patience: how many seconds to wait for another one that is at work.
 
     Raises BlockingIOError that names the process which is at work, and OSError where the lock cannot be written.
     """
     path = Path(path)
     lock = path.with_name(f".{path.name}.lock")
     try:
-        file = _locked(lock)
+        file = _locked(lock, time.monotonic() + patience)
     except BlockingIOError:
         who = lock.read_text().strip() if lock.exists() else "which has just ended"
         raise BlockingIOError(f"{path}: another process is at work on it ({who})") from None
@@ -149,7 +166,7 @@ def alone(path: str | os.PathLike[str]) -> Iterator[None]:
         os.close(file)
 
 
-def _locked(lock: Path) -> int:
+def _locked(lock: Path, deadline: float) -> int:
     """An open and locked file; a lock file that its owner removed in between is made again."""
     try:
         import fcntl
@@ -161,7 +178,10 @@ def _locked(lock: Path) -> int:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(file)
-            raise
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+            continue
         except OSError:  # this file system has no locks
             return file
         with suppress(FileNotFoundError):
@@ -180,7 +200,11 @@ def fingerprint(*of: ModuleType | str | os.PathLike[str]) -> str:
     files count byte for byte.
     """
     paths = {Path(str(item.__file__ if isinstance(item, ModuleType) else item)).resolve() for item in of}
-    lines = sorted(f"{_short(path)} {_of_file(path)}" for path in paths)
+    return hash_of(sorted(f"{_short(path)} {_of_file(path)}" for path in paths))
+
+
+def hash_of(lines: Iterable[str]) -> str:
+    """The hash of some lines of text: 16 hexadecimal digits."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
@@ -246,8 +270,7 @@ def is_stale(page: str | os.PathLike[str], root: Path) -> bool:
 
 
 def _of_names(root: Path, names: Iterable[str]) -> str:
-    lines = [f"{name} {_of_file((root / name).resolve())}" for name in names]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return hash_of(f"{name} {_of_file((root / name).resolve())}" for name in names)
 
 
 def _short(path: Path) -> str:
@@ -314,9 +337,24 @@ def _imported(path: Path) -> set[Path]:
 
 @checked
 def save(runs: xr.Dataset, path: PathLike) -> Path:
-    """Writes a record or a start to a NetCDF file (`.nc`) with a checksum, whole or not at all.
+    """Writes a record or a start to a NetCDF file with a checksum, whole or not at all.
 
-    Raises ValueError for another ending and for what a NetCDF file cannot hold, OSError where it cannot be written.
+    Arguments:
+        runs: a Dataset whose attributes are text, numbers or lists of them.
+        path: a name that ends in .nc.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError for another ending and for what a NetCDF file cannot hold, OSError where it cannot be written.
+
+    >>> import tempfile, toymodel as tm
+    >>> model = tm.induction()
+    >>> start = tm.aligned_start(model)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tm.load(tm.save(start, f"{folder}/start.nc")).equals(start)
+    True
     """
     path = _netcdf(path)
     check_attributes(runs)
@@ -362,8 +400,21 @@ def _is_kept(value: object) -> bool:
 def load(path: PathLike) -> xr.Dataset:
     """Reads what `save` wrote.
 
-    Raises FileNotFoundError, and ValueError, naming the file, for one that is damaged, is no record, has another format
-    version or holds nothing.
+    Arguments:
+        path: a name that ends in .nc.
+
+    Returns:
+        The Dataset, in memory.
+
+    Raises:
+        FileNotFoundError, and ValueError, naming the file, for one that is damaged, is no record, has another format
+        version or holds nothing.
+
+    >>> import toymodel as tm
+    >>> tm.load("gone.nc")
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: no such file: gone.nc
     """
     path = _netcdf(path)
     if not path.exists():

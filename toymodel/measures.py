@@ -135,15 +135,29 @@ def follow_all(times, losses, insides, known):
 
 
 def measure(runs: xr.Dataset) -> xr.Dataset:
-    """The measures of each run of a record, along `mechanism` and the dimensions of the batch.
+    """The measures of each run of a record: when each mechanism emerges, how long it lasts, which one wins.
 
-    They are those of `finished`, in units of time, and
+    Arguments:
+        runs: a record of `descend` or `flow`; or curves of your own: `loss_<m>` along `time` for each mechanism m, with
+            `unlearned_<m>`, its loss when nothing is learned.
 
-    winner    what is learned at the end of the record, one label for each run: a mechanism, "none", or several joined
-              by "+"
-    phase     for a model with `icl` and `ciwl`, one label for each run: see `phase`
+    Returns:
+        Along `mechanism` and the dimensions of the batch, the measures of `toymodel.measures.finished`, in units of
+        time (steps x step size); and one label for each run: `winner` (what is learned at the end of the record: a
+        mechanism, "none", or several joined by "+") and, for a model with `icl` and `ciwl`, `phase`. What does not
+        happen is NaN.
 
-    Raises ValueError for what is no record.
+    Raises:
+        ValueError for what is no record.
+
+    Source: definitions, at the top of `toymodel/measures.py`.
+
+    >>> import xarray as xr
+    >>> time = {"time": [0.0, 1.0, 2.0, 3.0]}
+    >>> curves = xr.Dataset({"loss_icl": ("time", [1.0, 0.4, 0.1, 0.9]), "unlearned_icl": 1.0}, coords=time)
+    >>> found = measure(curves).sel(mechanism="icl")
+    >>> float(found.emergence), float(found.end), float(found.lifetime), found.winner.item()
+    (1.0, 3.0, 2.0, 'none')
     """
     mechanisms = mechanisms_of(runs)
     runs = runs.drop_vars("mechanism", errors="ignore")  # a label that a start made from other measures may carry
@@ -232,14 +246,42 @@ def labels_of(mechanisms: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 def first_below(values: xr.DataArray, threshold: float) -> xr.DataArray:
-    """The first recorded time at which the values are below the threshold; NaN for a run that never is."""
+    """The first recorded time at which the values are below the threshold.
+
+    Arguments:
+        values: along `time`, such as a loss of a record.
+        threshold: a number.
+
+    Returns:
+        Times (steps x step size) along the other dimensions; NaN for a run that never is.
+
+    Source: the paper's criterion, loss < 1e-6 (Singh et al. 2025, section 6).
+
+    >>> import xarray as xr
+    >>> losses = xr.DataArray([[1.0, 0.1], [1.0, 1.0]], dims=("seed", "time"), coords={"time": [0.0, 5.0]})
+    >>> first_below(losses, 0.5).values.tolist()
+    [5.0, nan]
+    """
     check_along_time("values", values)
     check_values("threshold", threshold, -np.inf)
     return first_true(values < threshold)
 
 
 def first_true(condition: xr.DataArray) -> xr.DataArray:
-    """The first recorded time at which the condition holds; NaN where it never does."""
+    """The first recorded time at which the condition holds.
+
+    Arguments:
+        condition: True or False along `time`.
+
+    Returns:
+        Times (steps x step size) along the other dimensions; NaN where it never does.
+
+    Source: a definition; see `first_below`.
+
+    >>> import xarray as xr
+    >>> float(first_true(xr.DataArray([False, True, False], dims="time", coords={"time": [0.0, 5.0, 6.0]})))
+    5.0
+    """
     check_along_time("condition", condition)
     at = condition.argmax("time")
     times = condition["time"].drop_vars("step", errors="ignore")[at].drop_vars("time", errors="ignore")

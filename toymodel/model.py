@@ -79,32 +79,54 @@ class Balance:
     def __str__(self) -> str:
         return f"d/dt({self.quantity}) = {self.rate}"
 
+    def latex(self) -> str:
+        """The balance as LaTeX.
+
+        >>> from toymodel.presets import coopetition
+        >>> print(coopetition().conserved()[1].latex())
+        \\frac{d}{dt} \\left( |a|^{2} - |b|^{2} + |d|^{2} \\right) = - 8 \\alpha \\mathrm{cost}
+        """
+        powers = [f"{k} |{x}|^{{2}}" for x, k in self.coefficients.items()]
+        text = " + ".join(powers).replace("+ -", "- ").replace(" 1 |", " |").removeprefix("1 ")
+        words = [s for s in self.rate.free_symbols if len(str(s)) > 1 and sp.latex(s) == str(s)]
+        names = {word: rf"\mathrm{{{word}}}" for word in words}
+        return rf"\frac{{d}}{{dt}} \left( {text} \right) = {sp.latex(self.rate, symbol_names=names)}"
+
+    def _repr_latex_(self) -> str:
+        return f"${self.latex()}$"
+
 
 @checked
 @dataclass(frozen=True, eq=False)
 class Model:
     """Mechanisms and costs of shared vectors, and a loss of them.
 
-    mechanisms, costs
-        name -> the letters of its vectors, such as {"icl": "abc", "ciwl": "dbc"} and {"cost": "ad"}.
-    loss
-        a function with one argument for each mechanism and cost (by name) and keyword-only parameters, written with
-        operators only: `lambda icl, ciwl, cost, *, alpha=0.1: icl * ciwl + alpha * cost`. Exponents are numbers.
-        `toymodel.expression` lists how large it may be.
-    dims
-        letter -> number of entries of that vector, at most 1e9. Their order is that in which starts are drawn.
-    parameters
-        name -> value, each >= 0; what is not given here is the default in the signature of the loss. A name that is an
-        argument of a simulation, such as lr or steps, cannot be that of a parameter (`toymodel.names`).
-    weights
-        term -> w, > 0; by default 1 / (number of entries of the term's tensor).
-    target_norms
-        letter -> |x*|, > 0, for starts that draw no target; by default sqrt(dims), the root mean square of a standard
-        normal target.
+    A mechanism of the vectors x, y, ... has the loss w/2 sum (x* y* ... - x y ...)^2 over all entries of their outer
+    product, with targets x*, y*, ...; a cost has w/2 sum (x y ...)^2.
+
+    Arguments:
+        mechanisms, costs: name -> the letters of its vectors, such as {"icl": "abc", "ciwl": "dbc"} and {"cost": "ad"}.
+        loss: a function with one argument for each mechanism and cost (by name) and keyword-only parameters, written
+            with operators only: `lambda icl, ciwl, cost, *, alpha=0.1: icl * ciwl + alpha * cost`. Exponents are
+            numbers. `toymodel.expression` lists how large it may be.
+        dims: letter -> number of entries of that vector, at most 1e9. Their order is that in which starts are drawn.
+        parameters: name -> value, each >= 0; what is not given here is the default in the signature of the loss. A name
+            that is an argument of a simulation, such as lr or steps, cannot be that of a parameter (`toymodel.names`).
+        weights: term -> w, > 0; by default 1 / (number of entries of the term's tensor).
+        target_norms: letter -> |x*|, > 0, for starts that draw no target; by default sqrt(dims), the root mean square
+            of a standard normal target.
 
     Two models are equal when they have the same vectors, numbers and symbolic loss; only the order of `dims` counts. A
-    model is pickled by the expression of its loss, so that a lambda can be sent elsewhere. Raises ValueError, naming
-    the argument, for whatever is not as above.
+    model is pickled by the expression of its loss, so that a lambda can be sent elsewhere.
+
+    Raises:
+        ValueError that names the argument, for whatever is not as above.
+
+    Source: Singh et al. 2025 (arXiv 2503.05631), section 6, for any loss of any vectors.
+
+    >>> model = Model({"icl": "ab", "ciwl": "cb"}, lambda icl, ciwl: icl * ciwl, {"a": 4, "b": 4, "c": 8})
+    >>> print(model.expression, dict(model.weights))
+    ciwl*icl {'icl': 0.0625, 'ciwl': 0.03125}
     """
 
     mechanisms: Mapping[str, str]

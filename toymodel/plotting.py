@@ -81,6 +81,37 @@ def losses(axes: Axes, run: xr.Dataset, *names: str, **style: Any) -> None:
     axes.set_ylabel("loss")
 
 
+def overlaps(axes: Axes, run: xr.Dataset, quantity: str = "overlap", **style: Any) -> None:
+    """The overlap (or residual) of each vector of one run against time, in units of the norm of its target.
+
+    Raises ValueError for a batch of runs.
+    """
+    shares = run[quantity] / run["target_norm"]
+    if set(shares.dims) != {"time", "vector"}:
+        raise ValueError(
+            f"overlaps draws one run, got a batch along {sorted(map(str, set(shares.dims) - {'time', 'vector'}))}"
+        )
+    for x in run["vector"].values.tolist():
+        own = {"color": VECTORS.get(x, COLOURS["other"]), "label": x}
+        axes.plot(run["time"], shares.sel(vector=x), **{**own, **style})
+    axes.set(xlabel=TIME, ylabel=f"{quantity} / norm of the target")
+
+
+def portrait(axes: Axes, runs: xr.Dataset, x: str, y: str, **style: Any) -> None:
+    """The paths of runs in the plane of the overlaps of two vectors; a point where each begins.
+
+    Raises ValueError for a vector that the runs do not have.
+    """
+    known = runs["vector"].values.tolist()
+    if wrong := [name for name in (x, y) if name not in known]:
+        raise ValueError(f"portrait: unknown vector {wrong[0]!r}; the runs have {known}")
+    along, up = (runs["overlap"].sel(vector=name).transpose("time", ...).values for name in (x, y))
+    along, up = along.reshape(len(along), -1), up.reshape(len(up), -1)
+    axes.plot(along, up, **{"color": COLOURS["loss"], "lw": 0.8, **style})
+    axes.plot(along[0], up[0], "o", ms=3, color=style.get("color", COLOURS["loss"]))
+    axes.set(xlabel=f"overlap of {x}", ylabel=f"overlap of {y}")
+
+
 def seeds(axes: Any, runs: xr.Dataset, until: xr.DataArray, icl: xr.Dataset) -> None:
     """One panel for each seed: losses and the competition term, pale after the time `until` (NaN: to the end).
 

@@ -96,12 +96,42 @@ def terms(
 def reduced_loss(
     form: Form, planes: Mapping[str, Plane], weights: Mapping[str, Any], parameters: Mapping[str, Any]
 ) -> Any:
-    """The loss of the whole model as a function of the coordinates of all vectors."""
+    """The loss of the whole model as a function of the coordinates of all vectors.
+
+    Arguments:
+        form: of a model (`model.form`).
+        planes, weights, parameters: by name, as `symbols` gives them; numbers and arrays too.
+
+    Returns:
+        The loss, of the kind of its arguments.
+
+    Source: `derivations/reduction.py`.
+
+    >>> from toymodel.model import Model
+    >>> form = Model({"icl": "a"}, lambda icl: icl, {"a": 4}).form
+    >>> print(reduced_loss(form, *symbols(form)))
+    w_icl*(v_a**2 + (T_a - u_a)**2)/2
+    """
     return form.loss(**terms(form, planes, weights), **parameters)
 
 
 def symbols(form: Form, clamped: Collection[str] = ()) -> tuple[dict[str, Plane], dict[str, Any], dict[str, Any]]:
-    """Sympy symbols for the planes, weights and parameters of a model (arguments of `reduced_loss`)."""
+    """Sympy symbols for the planes, weights and parameters of a model: the arguments of `reduced_loss`.
+
+    Arguments:
+        form: of a model (`model.form`).
+        clamped: letters of vectors whose first entries are clamped; they have the shares c_x and s_x too.
+
+    Returns:
+        letter -> `Plane` of u_x, v_x and T_x = |x*|; term -> w_t; and parameter -> its symbol.
+
+    Source: `derivations/notation.md`.
+
+    >>> from toymodel.presets import coopetition
+    >>> planes, weights, parameters = symbols(coopetition().form)
+    >>> planes["a"].u, planes["a"].target, weights["cost"], parameters["alpha"]
+    (u_a, T_a, w_cost, alpha)
+    """
     planes = {
         x: Plane(
             sp.Symbol(f"u_{x}", real=True),

@@ -32,16 +32,33 @@ from toymodel.checks import (
 )
 from toymodel.model import Model
 from toymodel.names import check_dimension
-from toymodel.settings import own_settings
+from toymodel.settings import own_settings, refuse_fork
 
 
 @checked
 @own_settings()
 def from_vectors(model: Model, vectors: xr.Dataset, heads: Mapping[str, Any] | None = None) -> xr.Dataset:
-    """The start in reduced coordinates of given vectors and targets, in float64.
+    """The start in reduced coordinates of given vectors: u = x . x* / |x*|, v = |x - u x* / |x*||, in float64.
 
-    heads: letter -> k for the vectors whose first k entries a run will clamp (`Clamp(x, entries=k)`); the start then
-    also holds the inner products over these entries that such a run needs.
+    Arguments:
+        model: names the vectors.
+        vectors: for each letter x, `x` and `x_target` along `x_entry`, and any dimensions of a batch.
+        heads: letter -> k for the vectors whose first k entries a run will clamp (`Clamp(x, entries=k)`); the start
+            then also holds the inner products over these entries that such a run needs.
+
+    Returns:
+        `overlap`, `residual`, `target_norm` and `entries` along `vector` and the batch.
+
+    Raises:
+        ValueError for vectors that do not fit the model, or a target of 0.
+
+    Source: `derivations/reduction.py`.
+
+    >>> import toymodel as tm, xarray as xr
+    >>> model = tm.Model({"icl": "a"}, lambda icl: icl, {"a": 2})
+    >>> start = from_vectors(model, xr.Dataset({"a": ("a_entry", [3.0, 4.0]), "a_target": ("a_entry", [2.0, 0.0])}))
+    >>> [float(start[name][0]) for name in ("overlap", "residual", "target_norm")]
+    [3.0, 4.0, 2.0]
     """
     given = mapping("heads", heads, model.vectors)
     heads = {x: whole(f"heads[{x!r}]", k, 0, model.dims[x]) for x, k in given.items()}
@@ -78,7 +95,23 @@ def from_vectors(model: Model, vectors: xr.Dataset, heads: Mapping[str, Any] | N
 
 @checked
 def paper_start(model: Model, seeds: Seeds, heads: Mapping[str, Any] | None = None) -> xr.Dataset:
-    """The paper's draws in reduced coordinates; see `paper_vectors`."""
+    """The paper's draws in reduced coordinates.
+
+    Arguments:
+        model, seeds, heads: as in `paper_vectors` and `from_vectors`.
+
+    Returns:
+        A start; along `seed` where several are given.
+
+    Raises:
+        ValueError for an argument out of range, RuntimeError in the child of a fork.
+
+    Source: Singh et al. 2025, section 6, and its authors' code.
+
+    >>> import toymodel as tm
+    >>> dict(tm.paper_start(tm.coopetition(), range(3)).sizes)
+    {'seed': 3, 'vector': 4}
+    """
     return from_vectors(model, paper_vectors(model, seeds), heads)
 
 
@@ -89,7 +122,24 @@ def paper_vectors(model: Model, seeds: Seeds) -> xr.Dataset:
 
     For seed s: key = PRNGKey(s); for each vector in the order of `dims`: key, k = split(key); k1, k2 = split(k); the
     target comes from k1 and the initial value from k2. No setting of JAX outside of this call is changed.
+
+    Arguments:
+        model: names the vectors and gives their numbers of entries.
+        seeds: a whole number >= 0, or several.
+
+    Returns:
+        For each letter x, `x` and `x_target` along `x_entry`; along `seed` where several are given.
+
+    Raises:
+        ValueError for an argument out of range, RuntimeError in the child of a fork.
+
+    Source: Singh et al. 2025, section 6, and its authors' code.
+
+    >>> import toymodel as tm
+    >>> dict(tm.paper_vectors(tm.coopetition(), 7).sizes)
+    {'a_entry': 20, 'b_entry': 20, 'c_entry': 20, 'd_entry': 160}
     """
+    refuse_fork()
     with jax.threefry_partitionable(False):
         return _stacked(model, seeds, _paper_draw, "paper_start")
 
@@ -98,7 +148,25 @@ def paper_vectors(model: Model, seeds: Seeds) -> xr.Dataset:
 def random_start(
     model: Model, seeds: Seeds, scale: Any = 1.0, target_scale: Any = 1.0, heads: Mapping[str, Any] | None = None
 ) -> xr.Dataset:
-    """Normal draws in reduced coordinates; see `random_vectors`."""
+    """Normal draws in reduced coordinates.
+
+    Arguments:
+        model, seeds, scale, target_scale, heads: as in `random_vectors` and `from_vectors`.
+
+    Returns:
+        A start; along `seed` where several are given.
+
+    Raises:
+        ValueError for an argument out of range.
+
+    Source: numpy's generator PCG64; no result of the paper uses it.
+
+    >>> import toymodel as tm
+    >>> model = tm.coopetition()
+    >>> one, ten = (tm.random_start(model, 0, scale=s) for s in (1.0, 10.0))
+    >>> bool((abs(ten.overlap / one.overlap - 10) < 1e-12).all())
+    True
+    """
     return from_vectors(model, random_vectors(model, seeds, scale, target_scale), heads)
 
 
@@ -107,8 +175,23 @@ def random_start(
 def random_vectors(model: Model, seeds: Seeds, scale: Any = 1.0, target_scale: Any = 1.0) -> xr.Dataset:
     """Targets and initial values with normal entries, float64, from numpy's default generator seeded with s.
 
-    scale, target_scale: standard deviation of the entries of initial values and of targets, one number or letter ->
-    number.
+    Arguments:
+        model: names the vectors and gives their numbers of entries.
+        seeds: a whole number >= 0, or several.
+        scale, target_scale: standard deviation of the entries of initial values (>= 0) and of targets (> 0), one number
+            or letter -> number.
+
+    Returns:
+        For each letter x, `x` and `x_target` along `x_entry`; along `seed` where several are given.
+
+    Raises:
+        ValueError for an argument out of range.
+
+    Source: numpy's generator PCG64; no result of the paper uses it.
+
+    >>> import toymodel as tm
+    >>> float(abs(tm.random_vectors(tm.induction(), 0, scale=0.0)["a"]).max())
+    0.0
     """
     scales, target_scales = (
         per_vector(name, value, model.vectors) for name, value in (("scale", scale), ("target_scale", target_scale))
@@ -133,7 +216,22 @@ def random_vectors(model: Model, seeds: Seeds, scale: Any = 1.0, target_scale: A
 def aligned_start(model: Model, overlap: Any = 0.1, residual: Any = 0.0, target_norm: Any = None) -> xr.Dataset:
     """A start without randomness: given overlaps and residuals, targets of the model's norms.
 
-    Each argument is a number, a DataArray of any dimensions, or letter -> one of these.
+    Arguments:
+        model: names the vectors, and gives the target norms where none are given.
+        overlap, residual, target_norm: a number, a DataArray of any dimensions, or letter -> one of these; residual >=
+            0, target_norm > 0.
+
+    Returns:
+        A start, along the dimensions that the arguments have.
+
+    Raises:
+        ValueError for an argument out of range.
+
+    Source: the coordinates of `derivations/reduction.py`.
+
+    >>> import toymodel as tm
+    >>> tm.aligned_start(tm.induction(), overlap={"a": 1.0, "b": 0.5, "c": 0.5}).overlap.values.tolist()
+    [1.0, 0.5, 0.5]
     """
     given = {
         "overlap": per_vector("overlap", overlap, model.vectors),
@@ -161,10 +259,28 @@ def aligned_start(model: Model, overlap: Any = 0.1, residual: Any = 0.0, target_
 @checked
 @own_settings()
 def state_at(runs: xr.Dataset, time: Any, dim: str = "taken") -> xr.Dataset:
-    """The state of runs at a recorded time, or at several along the dimension `dim`, as a start.
+    """The state of runs at a recorded time, or at several, as a start: of other runs, or in `Clamp("bc", like=...)`.
 
-    A DataArray of times keeps its dimensions: along `seed`, it is one time for each of the runs. It serves as the
-    start of other runs, and in `Clamp("bc", like=...)`. Raises ValueError for a time that was not recorded.
+    Arguments:
+        runs: a record.
+        time: a number, several (along the dimension `dim`), or a DataArray, which keeps its dimensions: along `seed`,
+            it is one time for each of the runs.
+        dim: name of the new dimension.
+
+    Returns:
+        A start.
+
+    Raises:
+        ValueError for a time that was not recorded.
+
+    Source: a look-up.
+
+    >>> import toymodel as tm
+    >>> model = tm.induction()
+    >>> runs = tm.descend(model, tm.aligned_start(model), 10)
+    >>> again = tm.descend(model, tm.state_at(runs, 4), 6)
+    >>> bool((again.loss.values == runs.loss.sel(time=slice(4, None)).values).all())
+    True
     """
     needed = {"overlap", "residual", "target_norm"}
     if not runs.sizes.get("time") or not needed <= set(runs) or not {"vector", "time"} <= set(runs.coords):

@@ -13,7 +13,6 @@ Curves have the dimensions `seed`, `step` and `evaluator` (or `head`, or `weight
 """
 
 import difflib
-import hashlib
 import os
 import threading
 import time
@@ -33,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from toymodel.files import origin
+from toymodel.files import alone, hash_of, origin, write_netcdf, written
 from toymodel.network.data import Classes
 from toymodel.network.disentangled import Disentangled
 from toymodel.network.evaluators import CUTS, EVALUATORS, MEASURES, OF_CUTS, evaluate_seeds, weight_names
@@ -45,6 +44,7 @@ from toymodel.progress import progress_bar
 
 NETWORKS: dict[str, Any] = {"disentangled": Disentangled, "transformer": Transformer}
 SAVE_SECONDS = 60.0  # between checkpoints
+PATIENCE = 60.0  # seconds that one process waits for another to write to the same file of curves
 VERSION = 2  # raise it when a change of the code changes what an experiment computes
 
 
@@ -74,7 +74,7 @@ class Runs:
         so that a training may be continued."""
         parts = [str(VERSION), repr(replace(experiment, seeds=1, steps=experiment.every, keep=()))]
         parts += [self.made_of(self.named(w.source)) for w in experiment.sources()]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+        return hash_of(parts)
 
     def there(self, experiment: Experiment) -> tuple[int, ...]:
         """The seeds whose curves of this very experiment are there, to its last step."""
@@ -158,7 +158,8 @@ class Runs:
 
     def _keep(self, experiment: Experiment, curves: xr.Dataset) -> None:
         """Write curves to the file of their experiment, beside those of the other seeds that it holds."""
-        with self.locks[experiment.name]:
+        path = self.folder / f"{experiment.name}.nc"
+        with self.locks[experiment.name], alone(path, patience=PATIENCE):
             try:
                 before = self.read(experiment.name)
             except (OSError, ValueError):
@@ -167,10 +168,7 @@ class Runs:
             if others.seed.size:
                 both = xr.concat([others, curves], "seed", combine_attrs="drop_conflicts", join="outer")
                 curves = both.sortby("seed").assign_attrs(curves.attrs)
-            path = self.folder / f"{experiment.name}.nc"
-            packed = {name: {"zlib": True, "complevel": 9} for name in curves.data_vars}
-            curves.to_netcdf(path.with_suffix(".partial"), engine="h5netcdf", encoding=packed)
-            os.replace(path.with_suffix(".partial"), path)
+            write_netcdf(curves, path, packed=True)
 
     def so_far(self, experiment: Experiment) -> tuple[int, ...]:
         """Put what trainings that are not finished have left into the file; the seeds of which there is something."""
@@ -195,6 +193,14 @@ class Runs:
         and it is not to be done `again`."""
         folder = self.checkpoints / self.made_of(experiment)
         _writable(folder)
+        latest = folder / f"latest_{'_'.join(map(str, seeds))}.eqx"
+        with alone(latest):  # two processes would train the same seeds, and write to the same checkpoints
+            return self._trained(experiment, seeds, latest, again, progress)
+
+    def _trained(
+        self, experiment: Experiment, seeds: tuple[int, ...], latest: Path, again: bool, progress: bool | None
+    ) -> xr.Dataset:
+        folder, done = latest.parent, 0
         states, exemplars, keys = drawn(experiment, seeds)
         edits = self.edits(experiment, seeds)
         if experiment.start is not None:
@@ -208,7 +214,6 @@ class Runs:
         states, row = advance(states, steps=0)
         points = experiment.steps // experiment.every + 1
         rows = {name: np.full((points, *value.shape), np.nan, np.float32) for name, value in row.items()}
-        latest, done = folder / f"latest_{'_'.join(map(str, seeds))}.eqx", 0
         if latest.exists() and not again:
             found, before = load(latest, (states, np.array(0)))
             at = (int(before) - 1) * experiment.every
@@ -218,7 +223,7 @@ class Runs:
                 with np.load(latest.with_suffix(".npz")) as file:
                     for name, row_of in rows.items():
                         row_of[:done] = file[name][:done]
-        written = time.monotonic()
+        saved = time.monotonic()
         with progress_bar(experiment.steps, f"{experiment.name} {seeds}", progress) as bar:
             bar.update(max(done - 1, 0) * experiment.every)
             for point in range(done, points):
@@ -232,10 +237,10 @@ class Runs:
                     for place, seed in enumerate(seeds):
                         save(folder / str(seed) / f"{step}.eqx", jax.tree.map(itemgetter(place), states))
                 now = time.monotonic()
-                if now - written > SAVE_SECONDS or point == points - 1 or self.stop.is_set():
+                if now - saved > SAVE_SECONDS or point == points - 1 or self.stop.is_set():
                     keep_rows(latest.with_suffix(".npz"), rows)  # before the states, which say how many of them count
                     save(latest, (states, np.array(point + 1)))
-                    written = now
+                    saved = now
                 if self.stop.is_set():
                     raise KeyboardInterrupt
         curves = as_dataset(experiment, seeds, rows).assign_attrs(made_of=self.made_of(experiment), **made_by)
@@ -333,10 +338,9 @@ def _writable(folder: Path) -> None:
 
 
 def keep_rows(path: Path, rows: dict[str, np.ndarray]) -> None:
-    """Write the curves so far, under a temporary name that is then changed."""
-    with path.with_suffix(".partial").open("wb") as file:
-        np.savez(file, **rows)  # pyright: ignore
-    os.replace(path.with_suffix(".partial"), path)
+    """Write the curves so far, whole or not at all."""
+    with written(path) as whole:
+        np.savez(whole, **rows)  # pyright: ignore
 
 
 def groups(seeds: tuple[int, ...]) -> list[tuple[int, ...]]:

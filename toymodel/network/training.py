@@ -5,7 +5,6 @@ weight by its name (1 where none is given). The sequences of step n come from fo
 run that resumes at step n sees what the uninterrupted run sees.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -20,6 +19,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from toymodel.files import written
 from toymodel.network.data import Sequences, sample
 from toymodel.network.evaluators import evaluate, loss_of, run_batch, weight_names
 from toymodel.network.tap import Edit, Network, weight_name
@@ -127,11 +127,10 @@ def train_seeds(
 
 
 def save(path: Path, tree: Any) -> None:
-    """Write the arrays of a tree, under a temporary name that is then changed."""
+    """Write the arrays of a tree, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_suffix(".partial")
-    eqx.tree_serialise_leaves(partial_path, tree)
-    os.replace(partial_path, path)
+    with written(path) as whole:
+        eqx.tree_serialise_leaves(whole, tree)
 
 
 def load(path: Path, like: Any) -> Any:

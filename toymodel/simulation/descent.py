@@ -20,7 +20,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -47,6 +46,7 @@ from toymodel.simulation.kernel import LANES, Loop
 from toymodel.simulation.observe import Measures, Record, inside, measured, record
 from toymodel.simulation.problem import Problem, problem_of_start
 from toymodel.simulation.state import Reduced
+from toymodel.simulation.threads import threads
 
 SPAN = 2048  # steps between two looks at which runs have ended
 TASK = 100_000_000  # run-steps of a call: less than half a second, so that an interruption is answered
@@ -122,6 +122,7 @@ def descend(
         weights: term -> w where it differs from the model's.
         parameters: other values than the model's. Parameters and weights may be numbers, lists (a new dimension of the
             parameter's name) or DataArrays.
+        progress: show it; by default where it takes more than two seconds.
 
     Returns:
         A record, or measures, along the dimensions of the batch (`toymodel.simulation.observe`).
@@ -284,20 +285,10 @@ class _Blocks:
         """The steps `begin` to `end` of all runs, and a look at the state after them where it is the last."""
         blocks = self.cut(self.found)
         ends = last and self.loop.followed and not self.loop.recorded and self.loop.rule == "plain"
-        stop = threading.Event()
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with threads() as (each, stop):
             for at, until in self.spans(begin, end, len(blocks)):
                 final = last and until == end
-                tasks = [
-                    pool.submit(self.task, part, first, at, until, final, stop) for part, first in self.parts(blocks)
-                ]
-                try:
-                    for task in tasks:
-                        task.result()
-                except BaseException:
-                    stop.set()
-                    pool.shutdown(cancel_futures=True)
-                    raise
+                each(self.task, ((part, first, at, until, final, stop) for part, first in self.parts(blocks)))
                 bar.update((until - at) * self.runs)
                 if ends and not final:
                     blocks = self.without_ended(blocks)

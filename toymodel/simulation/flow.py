@@ -69,6 +69,8 @@ def flow(
         ValueError for an argument out of range or an event that is no function of the quantities. RuntimeError where
         the integrator gives up, or in the child of a fork.
 
+    Source: `derivations/reduction.py`; the methods are named at the top of this module.
+
     >>> import toymodel as tm
     >>> model = tm.Model({"icl": "a"}, lambda icl: icl, {"a": 4}, weights={"icl": 1.0})
     >>> runs = tm.flow(model, tm.aligned_start(model, overlap=0.0, residual=1.0), t=2.0, times=[0, 1, 2])

@@ -133,9 +133,24 @@ class _OfVectors(Intervention):
 @checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clamp(_OfVectors):
-    """Hold vectors at given values: the target by default; an `overlap` and a `residual` (numbers or DataArrays); the
-    state `like` (a Dataset with overlap and residual along `vector`, such as a start or one time of a run); or, with
-    `entries=k`, the first k entries at those of the target while the others learn (arXiv 2404.07129)."""
+    """Hold vectors at given values, by default at their targets.
+
+    Arguments:
+        vectors: letters.
+        at, until: acts while at <= t < until, in units of time (steps x step size).
+        overlap, residual: hold them at these coordinates, numbers or DataArrays.
+        like: hold them as in this state, a Dataset with overlap and residual along `vector` (a start, or
+            `tm.state_at`).
+        entries: hold the first so many entries at those of the target, while the others learn.
+
+    Raises:
+        ValueError for more than one of these ways, or a value out of range.
+
+    Source: Singh et al. 2025, section 6; for `entries` Singh et al. 2024 (arXiv 2404.07129).
+
+    >>> print(Clamp("d", overlap=0, at=100))
+    Clamp('d', at=100, overlap=0)
+    """
 
     overlap: Any = None
     residual: Any = None
@@ -206,7 +221,18 @@ class Clamp(_OfVectors):
 @checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Freeze(_OfVectors):
-    """Hold vectors where they are."""
+    """Hold vectors where they are.
+
+    Arguments:
+        vectors: letters.
+        at, until: acts while at <= t < until, in units of time (steps x step size).
+
+    Raises:
+        ValueError for a time out of range.
+
+    >>> print(Freeze("bc", at=500))
+    Freeze('bc', at=500)
+    """
 
     def begin(self, state: S, batch: Batch) -> S:
         for x in self.vectors:
@@ -217,9 +243,20 @@ class Freeze(_OfVectors):
 @checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Block(Intervention):
-    """Cut the gradient of a mechanism or cost: it does not reach the given vectors (by default, all of its own).
+    """Cut the gradient of a mechanism or cost: it does not reach some vectors.
 
     The term still counts in the loss, and in the factors that it puts in front of the gradients of other terms.
+
+    Arguments:
+        term: its name.
+        vectors: letters, by default all of its own.
+        at, until: acts while at <= t < until, in units of time (steps x step size).
+
+    Raises:
+        ValueError for a time out of range.
+
+    >>> print(Block("ciwl", "bc", until=500))
+    Block('ciwl', 'bc', until=500)
     """
 
     term: str = field(kw_only=False)
@@ -238,7 +275,19 @@ class Block(Intervention):
 
 
 class Change(Intervention):
-    """Another loss (a function of the same mechanisms and costs, or its text), or other values of parameters."""
+    """Another loss, or other values of parameters.
+
+    Arguments:
+        at, until: acts while at <= t < until, in units of time (steps x step size).
+        loss: a function of the same mechanisms and costs, or its text.
+        parameters: name -> value, numbers or DataArrays.
+
+    Raises:
+        ValueError where nothing is changed, or for a value out of range.
+
+    >>> print(Change(until=500, loss="ciwl"))
+    Change(until=500, loss='ciwl')
+    """
 
     _own: ClassVar[set[str]] = {"at", "until", "loss"}
 

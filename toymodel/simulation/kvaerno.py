@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from toymodel.reduction import Plane, terms
+from toymodel.settings import own_jax
 from toymodel.simulation.integration import Ended, Integration
-from toymodel.simulation.own_jax import own_jax
 from toymodel.symbolic import System
 
 WIDTH = 32  # runs in a call

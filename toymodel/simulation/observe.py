@@ -27,8 +27,20 @@ from toymodel.simulation.state import Reduced
 
 @dataclass(frozen=True)
 class Record:
-    """All quantities each `every` steps and at the end; with `first_below`, also the first step at which the loss is
-    below that."""
+    """Everything of a run, each `every` steps and at the end.
+
+    Arguments:
+        every: a whole number >= 1.
+        first_below: also find the first step at which the loss is below this (> 0), in the variable `stopped`.
+
+    Raises:
+        ValueError for an argument out of range.
+
+    >>> import toymodel as tm
+    >>> model = tm.induction()
+    >>> tm.descend(model, tm.aligned_start(model), 10, observe=tm.Record(every=5)).time.values.tolist()
+    [0.0, 5.0, 10.0]
+    """
 
     every: int = 1
     first_below: float | None = None
@@ -41,7 +53,20 @@ class Record:
 
 @dataclass(frozen=True)
 class Measures:
-    """The measures of every run, looked at in each step; with `stop_below`, a run ends where its loss is below that."""
+    """The measures of every run, looked at in each step, and nothing else.
+
+    Arguments:
+        stop_below: a run ends where its loss is below this (> 0); by default none does.
+
+    Raises:
+        ValueError for an argument out of range.
+
+    >>> import toymodel as tm
+    >>> model = tm.induction()
+    >>> found = tm.descend(model, tm.aligned_start(model, overlap=1.0), 1_000, observe=tm.Measures())
+    >>> bool(found.emergence.sel(mechanism="icl") < 1_000)
+    True
+    """
 
     stop_below: float | None = None
 
@@ -143,7 +168,24 @@ def _origin(problem: Problem) -> dict[str, Any]:
 
 
 def model_of(runs: xr.Dataset) -> Model:
-    """The model of a record; raises ValueError for what is no record of a run."""
+    """The model of a record.
+
+    Arguments:
+        runs: what `descend`, `flow`, `sweep`, `load` or `open_sweep` returned.
+
+    Returns:
+        The `Model`, with the values of parameters that it was made with.
+
+    Raises:
+        ValueError for what is no record of a run.
+
+    Source: the attribute `model` of a record, in JSON.
+
+    >>> import toymodel as tm
+    >>> model = tm.induction()
+    >>> tm.model_of(tm.descend(model, tm.aligned_start(model), 1)) == model
+    True
+    """
     if "model" not in getattr(runs, "attrs", {}):
         raise ValueError("this is no record of a run: it has no attribute 'model'")
     try:

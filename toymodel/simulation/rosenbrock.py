@@ -19,10 +19,8 @@ repeated, shorter.
 from __future__ import annotations
 
 import inspect
-import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -30,8 +28,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from toymodel.settings import own_jax
 from toymodel.simulation.integration import Ended, Integration
-from toymodel.simulation.own_jax import own_jax
+from toymodel.simulation.threads import threads
 from toymodel.symbolic import System
 
 WIDTH = 256  # runs in a call
@@ -84,25 +83,17 @@ class Steps(NamedTuple):
 
 def rosenbrock(work: Integration) -> Ended:
     """Carries all runs through a stage, on all cores (`toymodel.simulation.integration`)."""
-    stop = threading.Event()
     ends = np.empty_like(work.y)
-
-    def one(first: int) -> None:
-        runs = slice(first, min(first + WIDTH, work.runs))
-        with own_jax(), np.errstate(all="ignore"):
-            _through(work, runs, ends, stop)
-
     with own_jax():
         _compiled(work.system)  # once, and not by several threads
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        tasks = [pool.submit(one, first) for first in range(0, work.runs, WIDTH)]
-        try:
-            for task in tasks:
-                task.result()
-        except BaseException:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
+    with threads() as (each, stop):
+
+        def one(first: int) -> None:
+            runs = slice(first, min(first + WIDTH, work.runs))
+            with own_jax(), np.errstate(all="ignore"):
+                _through(work, runs, ends, stop)
+
+        each(one, ((first,) for first in range(0, work.runs, WIDTH)))
     return ends, {}
 
 

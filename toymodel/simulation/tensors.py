@@ -35,6 +35,7 @@ from jaxtyping import Array, Float, Int
 from toymodel.checks import Count, LearningRate, NonNegative, Seed, Steps, checked
 from toymodel.model import Form, Model
 from toymodel.progress import progress_bar
+from toymodel.settings import refuse_fork
 from toymodel.simulation.observe import record
 from toymodel.simulation.problem import Problem
 from toymodel.start import check_vectors
@@ -167,14 +168,35 @@ def descend_vectors(
     progress: bool | None = None,
     **parameters: Any,
 ) -> xr.Dataset:
-    """Gradient descent on all entries of the vectors of `paper_vectors` or `random_vectors`.
+    """Gradient descent on all entries of the vectors, x <- x - lr dL/dx: the check of the reduction.
 
-    optimiser: "gradient" descent; "sign" descent, in which each entry moves by lr; or "adam" (beta 0.9 and 0.999,
-    epsilon 1e-8, as in the paper's networks). A vector that is held remembers its moments until it moves again.
-    noise: standard deviation of a normal error of each entry of each gradient. sample: how many entries of each
-    tensor (drawn with replacement, anew at each step) the gradient is estimated from; all by default. noise_seed: of
-    these two. dtype: "float64" or "float32" (what the paper used). The rest, and the record that is returned, as in
-    `toymodel.descend`.
+    Arguments:
+        model: the loss.
+        vectors: values and targets, as `paper_vectors` or `random_vectors` make them.
+        optimiser: "gradient" descent; "sign" descent, in which each entry moves by lr; or "adam" (beta 0.9 and 0.999,
+            epsilon 1e-8, as in the paper's networks). A vector that is held keeps its moments until it moves again.
+        noise: standard deviation of a normal error of each entry of each gradient.
+        sample: how many entries of each tensor the gradient is estimated from (drawn with replacement, anew at each
+            step); all by default.
+        noise_seed: of these two.
+        dtype: "float64" or "float32" (what the paper used).
+        steps, lr, every, interventions, weights, progress, parameters: as in `toymodel.descend`.
+
+    Returns:
+        A record as that of `toymodel.descend`.
+
+    Raises:
+        ValueError for an argument out of range, RuntimeError in the child of a fork.
+
+    Source: Singh et al. 2025, section 6; `derivations/reduction.py`.
+
+    >>> import toymodel as tm
+    >>> model = tm.coopetition()
+    >>> vectors = tm.paper_vectors(model, 7)
+    >>> runs = tm.descend_vectors(model, vectors, 10, every=10)
+    >>> reduced = tm.descend(model, tm.from_vectors(model, vectors), 10, every=10)
+    >>> bool(abs(runs.loss - reduced.loss).max() < 1e-12)
+    True
     """
     steps, every, lr, noise = int(steps), int(every), float(lr), float(noise)
     sample = None if sample is None else int(sample)
@@ -182,6 +204,7 @@ def descend_vectors(
     firsts = [vectors[f"{x}{end}"].isel({f"{x}_entry": 0}, drop=True) for x in model.vectors for end in ("", "_target")]
     problem = Problem.of(model, firsts, interventions, weights, parameters)
     problem.check_end(steps * lr, steps // every + 1)
+    refuse_fork()
     with jax.enable_x64(dtype == "float64"):
         marks, seen, norms = _run(
             problem, vectors, steps, lr, every, optimiser, noise, sample, int(noise_seed), dtype, progress

@@ -94,7 +94,18 @@ def _whole(name: str, values: np.ndarray, unique: bool = False) -> np.ndarray:
 
 @checked
 def log(low: Finite, high: Finite, count: ValueCount | None = None) -> Axis:
-    """Values equally spaced in the logarithm, from low to high; without a count, the range for a design.
+    """Values equally spaced in the logarithm.
+
+    Arguments:
+        low, high: the first and the last, 0 < low < high.
+        count: how many; without it, the range for a design (`samples`). Of a dimension (`dim_x`) the values are rounded
+            to whole numbers, and equal ones are taken once.
+
+    Returns:
+        An axis for `over`.
+
+    Raises:
+        ValueError for arguments out of range.
 
     >>> log(0.01, 1, 3).points("alpha").tolist()
     [0.01, 0.1, 1.0]
@@ -106,7 +117,18 @@ def log(low: Finite, high: Finite, count: ValueCount | None = None) -> Axis:
 
 @checked
 def linear(low: Finite, high: Finite, count: ValueCount | None = None) -> Axis:
-    """Equally spaced values from low to high; without a count, the range for a design.
+    """Equally spaced values.
+
+    Arguments:
+        low, high: the first and the last, low < high.
+        count: how many; without it, the range for a design (`samples`). Of a dimension (`dim_x`) the values are rounded
+            to whole numbers, and equal ones are taken once.
+
+    Returns:
+        An axis for `over`.
+
+    Raises:
+        ValueError for arguments out of range.
 
     >>> linear(0.1, 0.5, 5).points("alpha").tolist()
     [0.1, 0.2, 0.3, 0.4, 0.5]
@@ -204,7 +226,22 @@ class Samples:
 
 @checked
 def samples(count: ValueCount, method: Method = "sobol", seed: Seed = 0) -> Samples:
-    """A design of `count` points in the ranges of a sweep; method: "sobol", "halton", "latin" or "random"."""
+    """A design of random points in the ranges of a sweep, in place of all combinations.
+
+    Arguments:
+        count: number of points, along the dimension `sample`.
+        method: "sobol", "halton", "latin" (all of scipy.stats.qmc) or "random".
+        seed: of the generator.
+
+    Returns:
+        A design for `design`.
+
+    Raises:
+        ValueError for arguments out of range.
+
+    >>> samples(4, "latin").shares(2).shape
+    (4, 2)
+    """
     return Samples(int(count), method, int(seed))
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toymodel.model import Model
-from toymodel.sweeps.declare import Sweep, model_of_table
+if TYPE_CHECKING:
+    from toymodel.model import Model
+    from toymodel.sweeps.declare import Sweep
+
+
+PRESETS = ("coopetition", "induction", "long_pathway", "shared_encoder")  # of toymodel/presets.py
 
 
 def sweep(
@@ -23,9 +29,18 @@ def sweep(
     ] = None,
     store: Annotated[Path | None, typer.Option(help="Folder for the result; an unfinished one is continued.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="A preset (coopetition, induction), or a JSON file that Model.to_json wrote.")
+        str | None,
+        typer.Option(
+            "--model", "--preset", help=f"Model: {', '.join(PRESETS)}; or a JSON file that Model.to_json wrote."
+        ),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Seeds of the start: 7, 0:4 (0, 1, 2, 3), or 1,5,9.")] = None,
+    dims: Annotated[str | None, typer.Option(help="Numbers of entries of its vectors, such as 20,20,20,160.")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help='Another loss of the same terms, such as "icl + ciwl + beta * cost".')
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", "--seed", help="Seeds of the start: 7, 0:4 (0, 1, 2, 3), or 1,5,9.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of each run [default: 16000].")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A value for all runs, NAME=VALUE; repeat for several.")
@@ -52,11 +67,15 @@ def sweep(
 
     Example: toymodel sweep --over "alpha=log(1e-3, 1, 64)" --over "mu_icl=log(1e-3, 1, 64)" --seeds 0:4 --store a.zarr
     """
+    swept, fixed = dict(map(_named, over or [])), {n: _number("set", n, v) for n, v in map(_named, set_ or [])}
+    chosen: Any = None if model is None else _model(model)
+    if dims is not None or loss is not None:
+        needed = {**dict.fromkeys(swept, 1.0), **fixed} if loss is not None else {}
+        chosen = model_named(model or "coopetition", dims, loss, needed)
     given = dict(
-        model=None if model is None else _model(model), seeds=seeds, steps=steps, start=start, lr=lr,
+        model=chosen, seeds=seeds, steps=steps, start=start, lr=lr,
         integrator=integrator, interventions=intervene, design=design, stop_below=stop_below, every=every,
-        rtol=rtol, chunk=chunk, over=dict(map(_named, over or [])),
-        fixed={name: _number(name, value) for name, value in map(_named, set_ or [])},
+        rtol=rtol, chunk=chunk, over=swept, fixed=fixed,
     )  # fmt: skip
     declared, written = declared_by(file, given)
     target = store if store is not None else written
@@ -70,6 +89,8 @@ def sweep(
 
 def declared_by(file: Path | None, given: dict[str, Any]) -> tuple[Sweep, str | None]:
     """The sweep of a TOML file with the options that are given (not None, not empty) in place of its entries."""
+    from toymodel.sweeps.declare import Sweep, model_of_table
+
     parts: dict[str, Any] = {"model": model_of_table("coopetition"), "over": {}}
     store = None
     if file is not None:
@@ -92,8 +113,22 @@ def plot(
     ] = "phase",
     measure: Annotated[str, typer.Option(help="emergence, lifetime, minimum, bump, ... (not for phase).")] = "lifetime",
     mechanism: Annotated[str, typer.Option(help="Whose measure.")] = "icl",
+    at: Annotated[
+        list[str] | None, typer.Option(help="Where to cut another dimension, NAME=VALUE (the nearest value there is).")
+    ] = None,
+    theory: Annotated[bool, typer.Option("--theory", help="Also draw what theory says in the plane.")] = False,
+    title: Annotated[str | None, typer.Option(help="Title [default: the values of --at].")] = None,
+    cmap: Annotated[str | None, typer.Option(help="Colour map of matplotlib, for heat.")] = None,
+    vmin: Annotated[float | None, typer.Option(help="Value of the first colour, for heat.")] = None,
+    vmax: Annotated[float | None, typer.Option(help="Value of the last colour, for heat.")] = None,
+    xlim: Annotated[tuple[float, float] | None, typer.Option(help="Ends of the horizontal axis.")] = None,
+    ylim: Annotated[tuple[float, float] | None, typer.Option(help="Ends of the vertical axis.")] = None,
+    figsize: Annotated[tuple[float, float], typer.Option(help="Width and height in inches.")] = (4.5, 3.5),
 ) -> None:
     """Plot the measures of a sweep: phase diagrams, slices, distributions over seeds.
+
+    Only seeds are pooled, by their median; a lifetime that has not ended at the end of its run counts as longer than
+    all that have. With --y, a slice has one line for each value of it.
 
     Example: toymodel plot a.zarr --x alpha --y mu_icl --kind heat --measure lifetime --out lifetime.png
     """
@@ -102,11 +137,45 @@ def plot(
     from toymodel.sweeps import plots
     from toymodel.sweeps.store import open_sweep
 
-    typer.echo(f"wrote {plots.plot(open_sweep(store), out, x, y, kind, measure, mechanism)}")
+    where = {name: _number("at", name, value) for name, value in map(_named, at or [])}
+    given = dict(title=title, cmap=cmap, vmin=vmin, vmax=vmax, xlim=xlim, ylim=ylim)
+    style = {name: value for name, value in given.items() if value is not None}
+    runs = open_sweep(store)
+    typer.echo(f"wrote {plots.plot(runs, out, x, y, kind, measure, mechanism, where, theory, figsize, **style)}")
 
 
 def _model(text: str) -> Model:
+    from toymodel.model import Model
+    from toymodel.sweeps.declare import model_of_table
+
     return Model.from_json(Path(text).read_text()) if text.endswith(".json") else model_of_table(text)
+
+
+def model_named(name: str, dims: str | None, loss: str | None, given: Mapping[str, float]) -> Model:
+    """The model of a preset or of a JSON file, with these dimensions, loss and parameters.
+
+    given: values of parameters; with another loss, those that it does not use are left out.
+    """
+    if name not in PRESETS and not name.endswith(".json"):
+        raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {name!r}")
+    if dims is not None and not re.fullmatch(r"\d+(,\d+)*", dims):
+        raise ValueError(f"--dims must be whole numbers, such as 20,20,20,160, got {dims!r}")
+    if dims is not None and name.endswith(".json"):
+        raise ValueError("--dims is for presets; those of a model in a JSON file stand in it")
+    from toymodel import presets
+    from toymodel.expression import read
+    from toymodel.model import Model
+
+    own: dict[str, Any] = {} if dims is None else {"dims": [int(n) for n in dims.split(",")]}
+    model = _model(name) if name.endswith(".json") else getattr(presets, name)(**own)
+    if loss is None:
+        return model.with_parameters(**given)
+    known = {**model.parameters, **given}
+    names = set(read(loss).names) - set(model.terms)
+    if missing := sorted(names - set(known)):
+        raise ValueError(f"the loss has the parameter {missing[0]!r}: give it a value with --set {missing[0]}=VALUE")
+    parameters = {p: value for p, value in known.items() if p in names}
+    return Model.from_expression(loss, model.mechanisms, model.dims, costs=model.costs, parameters=parameters)
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -116,8 +185,8 @@ def _named(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _number(name: str, text: str) -> float:
+def _number(option: str, name: str, text: str) -> float:
     try:
         return float(ast.literal_eval(text))
     except (ValueError, SyntaxError, TypeError):
-        raise ValueError(f"--set {name} needs a number, got {text!r}") from None
+        raise ValueError(f"--{option} {name} needs a number, got {text!r}") from None

@@ -57,7 +57,19 @@ CHUNK = 16_384
 @checked
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """See `toymodel.sweep` for the fields; all of them are checked here, with a ValueError that names the field."""
+    """A sweep as a declaration, before it is run; `Sweep.from_toml` reads one from a file.
+
+    Arguments:
+        model, over, seeds, ...: those of `toymodel.sweep`. All are checked here.
+
+    Raises:
+        ValueError that names the field.
+
+    >>> import toymodel as tm
+    >>> one, other = (Sweep(tm.induction(), {"lr": text}) for text in ([0.5, 1.0], "[0.5, 1.0]"))
+    >>> one == other
+    True
+    """
 
     model: Model
     over: Mapping[str, Any]
@@ -98,7 +110,9 @@ class Sweep:
             self._check_name(name)
         self._check_size()
         if missing := self.free_names - {*self.over, *self.fixed}:
-            raise ValueError(f"an intervention uses {sorted(missing)[0]!r}, which is neither varied nor fixed")
+            name = sorted(missing)[0]
+            hint = f"; in quotes if it is text: {name!r}" if set(name) <= set(self.model.vectors) else ""
+            raise ValueError(f"an intervention uses {name!r}, which is neither varied nor fixed{hint}")
         for act in self.interventions:
             if not isinstance(act, str):
                 act.check(self.model)

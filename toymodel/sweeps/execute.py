@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from toymodel.checks import LearningRate, PathLike, Positive, Steps, Tolerance, checked, shown
 from toymodel.model import Model
+from toymodel.progress import progress_bar
 from toymodel.sweeps.axes import Samples
 from toymodel.sweeps.declare import Sweep
 from toymodel.sweeps.measured import measured_chunk
@@ -50,23 +51,37 @@ def sweep(
 ) -> xr.Dataset:
     """The measures of a run for every combination of the values in `over` and the seeds.
 
-    over: name -> log(...), linear(...), a list, or cases; `toymodel.sweeps.declare` lists what can be varied.
-    seeds: of the start, a number or several (dimension `seed`). start: "paper", "random" or "aligned", as
-    `paper_start`, `random_start`, `aligned_start`; or a Dataset as `descend` takes it, whose dimensions are among those
-    of the sweep; or a function of the model that makes one. fixed: what can be varied, with one value for all runs.
-    steps, lr, interventions, stop_below: as in `descend`, but a run whose loss falls below `stop_below` ends there, as
-    in the paper, and its measures are those of the record until then. Interventions may be text in which varied names
-    stand, such as "Change(until=t_switch, alpha=0)". integrator: "descent", or "flow" until t = steps x lr with the
-    tolerance rtol. design: `samples(n)` draws n points in the ranges of `over` instead of the product. every: also keep
-    losses and coordinates each so many steps. chunk: runs that are computed and
-    written together.
+    Arguments:
+        model: the loss.
+        over: name -> log(...), linear(...), a list, or cases; `toymodel.sweeps.declare` lists what can be varied.
+        seeds: of the start, a number or several (dimension `seed`).
+        start: "paper", "random" or "aligned", as `paper_start`, `random_start`, `aligned_start`; or a Dataset as
+            `descend` takes it, whose dimensions are among those of the sweep; or a function of the model that makes
+            one.
+        fixed: what can be varied, with one value for all runs.
+        steps, lr, interventions: as in `descend`. Interventions may be text in which varied names stand, such as
+            "Change(until=t_switch, alpha=0)".
+        integrator: "descent", or "flow" until t = steps x lr with the tolerance rtol.
+        stop_below: a run of descent whose loss falls below this ends there, as in the paper, and its measures are those
+            of the record until then.
+        design: `samples(n)` draws n points in the ranges of `over` instead of all combinations.
+        every: also keep losses and coordinates each so many steps.
+        store: a folder NAME.zarr, written chunk by chunk; the same call continues it after an interruption.
+        chunk: runs that are computed and written together.
+        client: a Dask client, or the address of a scheduler, whose workers compute.
+        progress: show it (by default where it takes more than about two seconds).
 
-    store: a folder, written chunk by chunk; the same call continues it after an interruption. client: a Dask client, or
-    the address of a scheduler, whose workers compute. progress: show it (by default on a terminal only).
+    Returns:
+        The measures of `toymodel.measure`, `final` and `stopped` along the dimensions of `over`, `seed` and
+        `mechanism`; read from the store when they are used. Times are in units of steps x step size.
 
-    Returns the measures of `toymodel.measure`, `final` and `stopped` along the dimensions of `over`, `seed` and
-    `mechanism`; read from the store when they are used. Raises ValueError for a wrong argument or a store of another
-    sweep, OSError where the store cannot be written.
+    Raises:
+        ValueError for a wrong argument or a store of another sweep, OSError where the store cannot be written.
+
+    >>> import toymodel as tm
+    >>> runs = tm.sweep(tm.coopetition(), {"alpha": tm.log(0.01, 1, 3)}, seeds=range(2), steps=10)
+    >>> dict(runs.emergence.sizes)
+    {'alpha': 3, 'seed': 2, 'mechanism': 2}
     """
     declared = Sweep(
         model, over, seeds, steps, start, lr, integrator, interventions, fixed or {}, design, stop_below, every,
@@ -82,13 +97,11 @@ def execute(
     results = Memory(declared) if store is None else Store(declared, store)
     pending, runs = results.pending(), results.grid.runs
     sizes = [_size(results.grid.shape, box) for box in results.boxes]
-    show = runs * declared.steps > LONG if progress is None else progress
-    hidden = True if progress is False or not show else None if progress is None else False
+    wanted = False if progress is None and runs * declared.steps <= LONG else progress
+    done = runs - sum(sizes[i] for i in pending)
     with (
         results,
-        tqdm(
-            total=runs, initial=runs - sum(sizes[i] for i in pending), unit="run", desc="sweep", disable=hidden
-        ) as bar,
+        progress_bar(runs, "sweep", wanted, "run", initial=done) as bar,
         _interruptible() as interrupted,
         _connected(client) as connected,
     ):

@@ -6,7 +6,8 @@ chooses among them for the command line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
+from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from toymodel import plotting
@@ -31,6 +33,9 @@ PHASE_COLOURS = {
     "diverged": "#000000",
 }
 TIMES = ("emergence", "end", "lifetime", "minimum_time", "bump_time", "stopped")
+POOLED = ("seed", "sample")  # dimensions over which a plot takes medians
+LASTS = "not ended in most runs"
+FAR = 1e300  # for medians: larger than any time
 KINDS = ("phase", "heat", "slice", "seeds")
 NAMES = {
     "alpha": r"$\alpha$ (competition)",
@@ -60,14 +65,23 @@ def label(name: str) -> str:
     return NAMES.get(name) or (OF_VECTOR[prefix].format(letter) if prefix in OF_VECTOR else name.replace("_", " "))
 
 
-def phases(axes: Axes, runs: xr.Dataset, x: str, y: str, lines: Mapping[str, Line] | None = None) -> None:
-    """The most frequent phase over all other dimensions at each point of the plane (x, y)."""
-    names = list(PHASE_COLOURS)
+def phases(
+    axes: Axes,
+    runs: xr.Dataset,
+    x: str,
+    y: str,
+    lines: Mapping[str, Line] | None = None,
+    colors: Mapping[str, Any] | None = None,
+) -> None:
+    """The most frequent phase over all other dimensions at each point of the plane (x, y); colors: phase -> colour."""
+    names, chosen = list(PHASE_COLOURS), {**PHASE_COLOURS, **(colors or {})}
+    if unknown := set(chosen) - set(names):
+        raise ValueError(f"colors must be of phases, {names}, got {sorted(unknown)[0]!r}")
     shares = phase_shares(runs, x, y)
     most = shares.argmax("phase").transpose(y, x)
     norm = BoundaryNorm(np.arange(len(names) + 1) - 0.5, len(names))
     mesh = axes.pcolormesh(
-        runs[x], runs[y], most, cmap=ListedColormap(list(PHASE_COLOURS.values())), norm=norm, rasterized=True
+        runs[x], runs[y], most, cmap=ListedColormap(list(chosen.values())), norm=norm, rasterized=True
     )
     present = [i for i in range(len(names)) if bool((most == i).any())]
     handles = [axes.scatter([], [], marker="s", color=mesh.cmap(norm(i)), label=names[i]) for i in present]
@@ -93,22 +107,62 @@ def heat(
     lines: Mapping[str, Line] | None = None,
     **style: Any,
 ) -> Any:
-    """A heat map of the mean over all other dimensions, with contours; points without a value stay white."""
+    """A heat map of the mean over all other dimensions, with contours; points without a value stay white.
+
+    What is infinite, as `typical` has it where a lifetime has not ended, is hatched.
+    """
     plane = values.mean([dim for dim in values.dims if dim not in (x, y)]).transpose(y, x)
+    lasting, plane = np.isposinf(plane), plane.where(np.isfinite(plane))
     norm = LogNorm(style.pop("vmin", None), style.pop("vmax", None)) if logarithmic else None
     mesh = axes.pcolormesh(plane[x], plane[y], plane, norm=norm, rasterized=True, **style)
+    drawn = _frame(axes, values, x, y, lines)  # scales first: the labels of contours are placed on the screen
     if len(contours):
-        drawn = axes.contour(plane[x], plane[y], plane, levels=contours, colors="k", linewidths=0.7)
-        axes.clabel(drawn, fontsize=6)
+        _label(axes, axes.contour(plane[x], plane[y], plane, levels=contours, colors="k", linewidths=0.7))
     axes.figure.colorbar(mesh, ax=axes, label=style.get("label", label(str(values.name or ""))))
-    _legend(axes, _frame(axes, values, x, y, lines))
+    if lasting.any():
+        here = np.ma.masked_where(~np.asarray(lasting), np.ones(lasting.shape))
+        clear = ListedColormap([(0.0, 0.0, 0.0, 0.0)])
+        axes.pcolor(plane[x], plane[y], here, cmap=clear, hatch="////", edgecolor="0.6", lw=0, shading="nearest")
+        drawn.append(Patch(facecolor="none", edgecolor="0.6", hatch="////", label=LASTS))
+    _legend(axes, drawn)
     return mesh
 
 
+def _label(axes: Axes, drawn: Any) -> None:
+    """Numbers on contours, but on none that is shorter than its number."""
+    shortest, levels = 30.0, []  # points of the screen
+    for level, path in zip(drawn.levels, drawn.get_paths(), strict=True):
+        on_screen = axes.transData.transform_path(path).to_polygons(closed_only=False)
+        if any(np.hypot(*np.diff(line, axis=0).T).sum() > shortest for line in on_screen):
+            levels.append(level)
+    if levels:
+        axes.clabel(drawn, levels, fontsize=6)
+
+
+def typical(values: xr.DataArray, kept: Collection[str], share: float = 0.5) -> xr.DataArray:
+    """The median (or another share) over all dimensions that are not kept, of runs that have the value.
+
+    Infinite values count: the median of lifetimes is infinite where most of them have not ended.
+    """
+    over = [dim for dim in values.dims if dim not in kept]
+    if not over:
+        return values
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of points where no run has the value
+        found = values.where(~np.isposinf(values), FAR).quantile(share, over).drop_vars("quantile")
+    return found.where(~(found > FAR / 1e6), np.inf).rename(values.name)
+
+
+def ended(runs: xr.Dataset, measure: str) -> xr.DataArray:
+    """A measure; lifetimes of what is still learned at the end of its run are infinite, since they have not ended."""
+    values = runs[measure]
+    return values.where(~runs["lasts"], np.inf) if measure == "lifetime" and "lasts" in runs else values
+
+
 def slices(axes: Axes, values: xr.DataArray, x: str, **style: Any) -> None:
-    """The median over all other dimensions against x, and the range of the middle half."""
-    over = [dim for dim in values.dims if dim != x]
-    middle = values.quantile([0.25, 0.5, 0.75], over) if over else xr.concat([values] * 3, "quantile")
+    """The median over all other dimensions against x, and the range of the middle half; gaps where it is infinite."""
+    low, median, high = (typical(values, [x], share) for share in (0.25, 0.5, 0.75))
+    middle = [part.where(np.isfinite(part)) for part in (low, median, high)]
     (line,) = axes.plot(values[x], middle[1], **style)
     axes.fill_between(values[x], middle[0], middle[2], alpha=0.25, color=line.get_color(), linewidth=0)
     axes.set_xlabel(label(x))
@@ -125,14 +179,33 @@ def seeds(axes: Axes, values: xr.DataArray, x: str | None = None, **style: Any) 
         return
     flat = values.stack(run=[dim for dim in values.dims if dim != x])
     at = flat[x].broadcast_like(flat)
-    axes.plot(at.values.ravel(), flat.values.ravel(), ".", **{"markersize": 2, **style})
+    axes.plot(at.values.ravel(), flat.where(np.isfinite(flat)).values.ravel(), ".", **{"markersize": 2, **style})
     axes.set_xlabel(label(x))
     axes.set_ylabel(label(str(values.name or "")))
     _scale(axes, values, x, "x")
 
 
-def plot(runs: xr.Dataset, path: str | Path, x: str, y: str | None, kind: str, measure: str, mechanism: str) -> Path:
-    """One of the plots above, to a file. Raises ValueError for a name that the sweep does not have."""
+def plot(
+    runs: xr.Dataset,
+    path: str | Path,
+    x: str,
+    y: str | None,
+    kind: str,
+    measure: str,
+    mechanism: str,
+    at: Mapping[str, float] | None = None,
+    theory: bool = False,
+    figsize: tuple[float, float] = (4.5, 3.5),
+    **style: Any,
+) -> Path:
+    """One of the plots above, to a file.
+
+    at: dimension -> the value (the nearest one that there is) at which the others are drawn. Only seeds and samples are
+    pooled. theory: draw `theory_lines`. style: title, xlim, ylim; cmap, vmin, vmax of a heat map.
+
+    Raises ValueError for a name that the sweep does not have, and for a dimension that would be pooled.
+    """
+    runs, said = _selected(runs, at or {})
     for what, name in (("x", x), ("y", y)):
         if name is not None and name not in runs.dims:
             raise ValueError(f"{what} must be a dimension of the sweep, {[str(d) for d in runs.dims]}, got {name!r}")
@@ -144,28 +217,76 @@ def plot(runs: xr.Dataset, path: str | Path, x: str, y: str | None, kind: str, m
         raise ValueError(f"a plot of the kind {kind!r} needs y as well")
     if kind == "phase" and "phase" not in runs:
         raise ValueError("phases are of models with the mechanisms icl and ciwl; use kind='heat' with a measure")
-    figure, axes = plotting.new(width=4.5, height=3.5)
+    values = runs["phase"] if kind == "phase" else _numbers(runs, measure, mechanism)
+    pooled = [str(dim) for dim in values.dims if dim not in (x, y)]
+    if more := [dim for dim in pooled if dim not in POOLED]:
+        raise ValueError(f"the sweep also varies {more[0]}: give y={more[0]}, or a value, at {more[0]}=VALUE")
+    of = style.pop("title", said)
+    limits = {name: style.pop(name) for name in ("xlim", "ylim") if name in style}
+    figure, axes = plotting.new(width=figsize[0], height=figsize[1])
+    lines = theory_lines(runs, x, str(y)) if theory else {}
+    name = label(measure) if not pooled else f"{label(measure)}, median over {' and '.join(pooled)}s"
+    logarithmic = measure in TIMES
     if kind == "phase":
-        phases(axes, runs, x, str(y), theory_lines(runs, x, str(y)))
+        phases(axes, runs, x, str(y), lines)
+    elif kind == "heat":
+        plane = typical(values, [x, str(y)])
+        heat(axes, plane, x, str(y), logarithmic, _levels(plane, logarithmic), lines, label=name, **style)
     else:
-        values = runs[measure]
-        if "mechanism" in values.dims:
-            if mechanism not in runs["mechanism"]:
-                raise ValueError(f"mechanism must be one of {runs['mechanism'].values.tolist()}, got {mechanism!r}")
-            values = values.sel(mechanism=mechanism, drop=True).rename(f"{measure}")
-        if values.dtype.kind in "US":
-            raise ValueError(f"{measure} is a label, not a number; use kind='phase', or another measure")
-        if not np.isfinite(values).any():
-            raise ValueError(f"{measure} has no value in any of the {values.size} runs, so there is nothing to draw")
-        if kind == "heat":
-            logarithmic = measure in TIMES
-            lines = theory_lines(runs, x, str(y)) if measure == "lifetime" else {}
-            heat(axes, values, x, str(y), logarithmic, _levels(values, logarithmic), lines)
-        else:
-            (slices if kind == "slice" else seeds)(axes, values, x)
-            if measure in TIMES:
-                axes.set_yscale("log")
+        draw = slices if kind == "slice" else seeds
+        each = [None] if y is None else list(values[y].values)
+        named = [each[i] for i in np.unique(np.linspace(0, len(each) - 1, 6).astype(int))]  # the legend stays short
+        for value, colour in zip(each, plotting.shades(len(each)), strict=True):
+            own: dict[str, Any] = {} if y is None else {"color": colour}
+            if y is not None and value in named:
+                own["label"] = f"{label(y)} = {_short(value)}"
+            draw(axes, values if y is None else values.sel({y: value}), x, **own)
+        axes.set_ylabel(name if kind == "slice" else label(measure))
+        if y is not None:
+            _legend(axes, axes.get_legend_handles_labels()[0])
+        if np.isposinf(values).any():
+            axes.set_ylabel(f"{axes.get_ylabel()}\n(without runs in which it has not ended)")
+        if logarithmic:
+            axes.set_yscale("log")
+    axes.set(**limits)
+    if of:
+        figure.suptitle(of, fontsize="medium")
     return plotting.save(figure, Path(path))
+
+
+def _selected(runs: xr.Dataset, at: Mapping[str, float]) -> tuple[xr.Dataset, str]:
+    """The runs at some values of dimensions, and the values that were found, in words."""
+    said = []
+    for name, value in at.items():
+        if name not in runs.dims or runs[name].dtype.kind not in "iuf":
+            numeric = [str(d) for d in runs.dims if runs[d].dtype.kind in "iuf"]
+            raise ValueError(f"at takes dimensions with numbers, {numeric}, got {name!r}")
+        low, high = float(runs[name].min()), float(runs[name].max())
+        if not low <= value <= high:
+            raise ValueError(f"at {name}={value:g} is outside of the sweep, which has {low:g}..{high:g}")
+        runs = runs.sel({name: value}, method="nearest")
+        said.append(f"{label(name)} = {_short(runs[name].item())}")
+    return runs, ", ".join(said)
+
+
+def _numbers(runs: xr.Dataset, measure: str, mechanism: str) -> xr.DataArray:
+    """A measure that can be drawn; raises ValueError where there is none."""
+    if runs[measure].dtype.kind in "USO":
+        raise ValueError(f"{measure} is a label, not a number; use kind='phase', or another measure")
+    values = ended(runs, measure)
+    if "mechanism" in values.dims:
+        if mechanism not in runs["mechanism"]:
+            raise ValueError(f"mechanism must be one of {runs['mechanism'].values.tolist()}, got {mechanism!r}")
+        values = values.sel(mechanism=mechanism, drop=True).rename(measure)
+    if values.isnull().all():
+        raise ValueError(f"{measure} has no value in any of the {values.size} runs, so there is nothing to draw")
+    if not np.isfinite(values).any():
+        raise ValueError(f"{measure} has not ended in any of the {values.size} runs, so there is nothing to draw")
+    return values
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, (int, float, np.number)) else str(value)
 
 
 def theory_lines(runs: xr.Dataset, x: str, y: str) -> dict[str, Line]:
@@ -184,7 +305,10 @@ def theory_lines(runs: xr.Dataset, x: str, y: str) -> dict[str, Line]:
 
 def _levels(values: xr.DataArray, logarithmic: bool) -> np.ndarray:
     """Round values for contours."""
+    values = values.where(np.isfinite(values))
     low, high = float(values.min()), float(values.max())
+    if not low < high:
+        return np.array([])
     ticks = LogLocator(subs=(1, 3)) if logarithmic else MaxNLocator(5)
     levels = np.asarray(ticks.tick_values(low, high))
     return levels[(levels > low) & (levels < high)]

@@ -262,10 +262,24 @@ class Store:
 
 @checked
 def open_sweep(path: PathLike) -> xr.Dataset:
-    """The measures in a store, read when they are used; labels as text. Runs of chunks that are not there yet are NaN,
-    their labels "not run". All checksums are tested first, which reads each file once (about 1 GB/s).
+    """The measures in a store, read when they are used; labels as text.
 
-    Raises FileNotFoundError, and ValueError for a folder that holds no sweep or for damaged chunks, which it names.
+    All checksums are tested first, which reads each file once (about 1 GB/s).
+
+    Arguments:
+        path: a folder that `sweep(store=...)` or `toymodel sweep` wrote, also an unfinished one.
+
+    Returns:
+        What `sweep` returns. Runs of chunks that are not there yet are NaN, their labels "not run".
+
+    Raises:
+        FileNotFoundError, and ValueError for a folder that holds no sweep or for damaged chunks, which it names.
+
+    >>> import tempfile, toymodel as tm
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = tm.sweep(tm.induction(), {"lr": [0.5, 1.0]}, steps=10, store=f"{folder}/a.zarr").load()
+    ...     open_sweep(f"{folder}/a.zarr").load().identical(made)
+    True
     """
     path = Path(path)
     if not path.exists():

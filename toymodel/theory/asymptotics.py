@@ -86,13 +86,26 @@ def growth_of_shared() -> sp.Expr:
 def asymptotic_strategy(
     model: Model, start: xr.Dataset, *, weights: Mapping[str, Any] | None = None, **parameters: Any
 ) -> xr.DataArray:
-    """What is learned as t goes to infinity, one label for each run: "icl", "ciwl" or "icl+ciwl", as `measure` says it.
+    """What is learned as t goes to infinity: the one equilibrium that attracts almost every run.
 
-    Arguments as in `tm.flow`, for a model like the paper's. Range: alpha > 0 and a generic start (one that does
-    not lie on the stable set of the plateau, which has no volume). Exact but for mu_icl = mu_ciwl = 0: there the
-    strategy that escapes from the plateau first (`tm.theory.emergence` for either) is taken, which is right in 93 to
-    95 % of random sets (benchmarks/theory_asymptotics.py). How long it takes is another matter: `lifetime`, about
-    alpha/mu_icl^2, for the end of ICL. Labelled numbers only: not for jax.jit.
+    Arguments:
+        model, start, weights, parameters: as in `toymodel.flow`, for a model like the paper's with alpha > 0.
+
+    Returns:
+        "icl", "ciwl" or "icl+ciwl" for every run, as `toymodel.measure` says it. Exact for a generic start (one that
+        does not lie on the stable set of the plateau, which has no volume), but for mu_icl = mu_ciwl = 0. There the
+        strategy that escapes from the plateau first is taken (`tm.theory.emergence` for either), which is right in 93
+        to 95 % of random sets (benchmarks/theory_asymptotics.py). How long it takes is another matter: see `lifetime`.
+
+    Raises:
+        ValueError for another model. Labelled numbers only: not for jax.jit.
+
+    Source: `derivations/asymptotics.py`.
+
+    >>> import toymodel as tm
+    >>> model = tm.coopetition()  # mu_icl > 0 = mu_ciwl
+    >>> asymptotic_strategy(model, tm.aligned_start(model, overlap=0.1)).item()
+    'ciwl'
     """
     if of.letters(model) != ("a", "d", "b", "c") or model.form.expression != coopetition().form.expression:
         raise ValueError(f"the strategy is derived for the loss of tm.coopetition, got {model.form.expression}")

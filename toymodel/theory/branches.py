@@ -35,17 +35,36 @@ def branch(
     most: int = 2_000,
     **parameters: float,
 ) -> xr.Dataset:
-    """The branch of equilibria through a point, in one parameter, in both directions, along `point`.
+    """The branch of equilibria through a point, in one parameter, in both directions.
 
-    point: overlap and residual of an equilibrium at the model's (or the given) value of `parameter`, such as one of
-    `fixed_points`. within: where to follow it; log: in the logarithm of the parameter. step: largest length of a step,
-    relative to the norm of the point and the width of `within`; most: points in each direction.
+    Arguments:
+        model, target_norms, weights, parameters: the loss; target norms and weights are the model's by default.
+        point: overlap and residual of an equilibrium at the given value of `parameter`, such as one of `fixed_points`.
+        parameter, within: its name, and the values (low, high) between which the branch is followed.
+        log: follow it in the logarithm of the parameter.
+        conserved: values of the conserved combinations, in the order of `model.conserved()`.
+        step: largest length of a step, relative to the norm of the point and the width of `within`.
+        most: points in each direction.
 
-    Returns what `fixed_points` does, with the parameter as a coordinate, and `kind`: "fold" (located to rounding:
-    the branch turns around), "end" (where `within` ends), "closed" (back at the first point: the branch is a loop, and
-    its first point is its last), "cut" (after `most` points, with a warning), "crossing" (the first point after which
-    another branch crosses this one) or "". Raises ValueError for a point that is no equilibrium, or a singular
-    Jacobian (a family of equilibria: fix what is conserved, or add weight decay). By numpy: not for jax.jit.
+    Returns:
+        Along `point`, what `fixed_points` returns, with the parameter as a coordinate, and `kind`: "fold" (located to
+        rounding: the branch turns around), "end" (where `within` ends), "closed" (back at the first point: the branch
+        is a loop, and its first point is its last), "cut" (after `most` points, with a warning), "crossing" (the first
+        point after which another branch crosses this one) or "".
+
+    Raises:
+        ValueError for a point that is no equilibrium, or a singular Jacobian (a family of equilibria: fix what is
+        conserved, or add weight decay). By numpy: not for jax.jit.
+
+    Source: pseudo-arclength continuation; `derivations/weight_decay.py` has folds in closed form.
+
+    >>> import toymodel as tm
+    >>> model = tm.theory.with_weight_decay(tm.induction((4, 4, 4)), 0.01)
+    >>> learned = tm.theory.fixed_points(model, tm.aligned_start(model, overlap=2.0), flow_time=0.0).isel(point=0)
+    >>> found = branch(model, learned, "decay", (1e-3, 0.2))
+    >>> fold = float(found.decay[found.kind == "fold"].max())
+    >>> bool(abs(fold / tm.theory.learning_limit(3, model.weights["icl"], 8.0) - 1) < 1e-6)
+    True
     """
     system = System.of(model, conserved, target_norms, weights, parameters)
     if parameter not in model.form.parameters:

@@ -33,9 +33,16 @@ MU, ALPHA, W2, WC = sp.symbols("mu alpha w_ciwl w_cost", positive=True)
 
 
 def bump_expressions() -> dict[str, sp.Expr]:
-    """x, z and x_0 for small a, b, c and d = (u_0, v_0) at the start, to leading order in mu and in x.
+    """What a bump is made of, for small a, b, c and d = (u_0, v_0) at the start, to leading order in mu and in x.
 
-    r is the norm of a, b and c after the escape; a, b, c grow together, and d meanwhile gains 3/4 (T_a / T_d) r.
+    Returns:
+        r, the norm of a, b and c after the escape, and x, z and x_0. a, b and c grow together, and d meanwhile gains
+        3/4 (T_a / T_d) r.
+
+    Source: `derivations/bump.py`.
+
+    >>> bump_expressions()["r"]
+    T_a**(1/3)*T_b**(1/3)*T_c**(1/3)
     """
     r = sp.cbrt(TA * TB * TC)
     gain, damping = sp.Rational(3, 4) * TA / TD * r, (TA / TD) ** 2 / 6
@@ -70,15 +77,31 @@ def height(x: Any, z: Any, x_0: Any) -> Any:
 
 @checked
 def bump(model: Model, start: xr.Dataset, *, weights: Mapping[str, Any] | None = None, **parameters: Any) -> xr.Dataset:
-    """`height` for every run, in units of the unlearned loss of CIWL, and the x, z, x_0 that it is made of.
+    """How high the loss of CIWL rises as ICL emerges.
 
-    For mechanisms of three vectors that share two, with a cost. Leading order. The height is NaN where a, b or c start
-    longer than a fifth of r, u_d is negative, x is 0.3 or more (the loss must not fall below half, where
-    `toymodel.measure` stops looking for a bump), x_0 is within x/2..x (CIWL is driven on before the cost has acted),
-    or z alpha w_cost v_d^2 / (k_icl r) exceeds 0.003 (the cost holds a down before ICL emerges). Inside, it is within
-    11 % after ICL has emerged and within 9 to 33 % with ICL as alpha -> 0, about 40 % too low at the edge; ICL has to
-    come first. The paper's own starts and values are far outside: no prediction there (`derivations/bump.py`).
-    Labelled numbers only; under jax.jit use `height` and the `bump_expressions`.
+    Arguments:
+        model, start, weights, parameters: as in `toymodel.flow`, for mechanisms of three vectors that share two, with a
+            cost.
+
+    Returns:
+        `height` for every run, in units of the unlearned loss of CIWL, and the x, z and x_0 that it is made of
+        (`bump_expressions`). To leading order. The height is NaN where a, b or c start longer than a fifth of r, u_d is
+        negative, x is 0.3 or more (the loss must not fall below half, where `toymodel.measure` stops looking for a
+        bump), x_0 is within x/2..x (CIWL is driven on before the cost has acted), or z alpha w_cost v_d^2 / (k_icl r)
+        exceeds 0.003 (the cost holds a down before ICL emerges). Inside, it is within 11 % after ICL has emerged and
+        within 9 to 33 % with ICL as alpha -> 0, about 40 % too low at the edge; ICL has to come first. The paper's own
+        starts and values are far outside.
+
+    Raises:
+        ValueError for another model. Labelled numbers only; under jax.jit use `height` and the `bump_expressions`.
+
+    Source: `derivations/bump.py`.
+
+    >>> import toymodel as tm
+    >>> model = tm.coopetition()  # at these values CIWL is driven on (x_0 > x), so that no bump is left
+    >>> found = bump(model, tm.aligned_start(model, overlap=0.1))
+    >>> bool(found.x_0 > found.x), float(found.height)
+    (True, 0.0)
     """
     icl, ciwl, shared, cost = parts_of(model)
     if (len(icl), len(ciwl), len(shared)) != (1, 1, 2) or cost is None:

@@ -25,9 +25,25 @@ from toymodel.theory.arrays import check, function
 
 @checked
 def balance_values(model: Model, runs: xr.Dataset) -> xr.DataArray:
-    """sum_x k_x |x|^2 of every balance of the model, along `balance`; for a start or a record, at each time of it.
+    """sum_x k_x |x|^2 of every balance of the model, where the powers k_x leave each mechanism unchanged.
 
-    The coordinate `balance` holds the combinations as text. Exact. Raises ValueError for a model without balances.
+    Arguments:
+        model: gives the balances (`model.conserved()`).
+        runs: a start, or a record, with overlap and residual along `vector`.
+
+    Returns:
+        The combinations along `balance`, whose labels are their text, at each time and for each run. Exact.
+
+    Raises:
+        ValueError for a model without balances.
+
+    Source: `derivations/conserved.py`.
+
+    >>> import toymodel as tm
+    >>> model = tm.coopetition()
+    >>> values = balance_values(model, tm.aligned_start(model, overlap={"a": 1.0, "b": 2.0, "c": 2.0, "d": 3.0}))
+    >>> dict(zip(values.balance.values.tolist(), values.values.tolist()))
+    {'|b|^2 - |c|^2': 0.0, '|a|^2 - |b|^2 + |d|^2': 6.0}
     """
     balances = model.conserved()
     if not balances:
@@ -49,9 +65,19 @@ def label(balance: Balance) -> str:
 
 @checked
 def end_norms_equation(count: int) -> sp.Expr:
-    """rho prod_i (rho + D_i) - S^2 for a mechanism of so many vectors: zero at the end of its learning.
+    """rho prod_i (rho + D_i) - S^2 for one mechanism: zero at the end of its learning.
 
-    rho is the square of the shortest vector there and D_i >= 0 what the others' squares are longer by.
+    Arguments:
+        count: number of its vectors, which it holds once each.
+
+    Returns:
+        The polynomial in rho, the square of the shortest vector at the end, with D_i >= 0 what the other squares are
+        longer by (they are conserved), and S the product of the target norms.
+
+    Source: `derivations/conserved.py`.
+
+    >>> end_norms_equation(2)
+    -S**2 + rho*(D1 + rho)
     """
     rho, product = sp.symbols("rho S", positive=True)
     return rho * sp.prod(rho + d for d in sp.symbols(f"D1:{count}", nonnegative=True)) - product**2
@@ -61,10 +87,22 @@ def end_norms_equation(count: int) -> sp.Expr:
 def end_norms(squares: Any, product: Any) -> np.ndarray:
     """Norms with which one mechanism alone, of vectors that it holds once, is learned by gradient flow.
 
-    squares: |x|^2 of its vectors at the start, shape (..., vectors); product: S = prod |x*|, shape (...). Returns |x|
-    at the end, shape (..., vectors), numpy: the squares that differ as those of the start, with product S^2. There
-    is one such point; the flow ends at it whenever it learns the mechanism (all starts but a set of measure zero).
-    Raises ValueError for squares < 0 or product <= 0.
+    Arguments:
+        squares: |x|^2 of its vectors at the start, shape (..., vectors), >= 0.
+        product: S = prod |x*|, shape (...), > 0.
+
+    Returns:
+        |x| at the end, shape (..., vectors), numpy: the squares differ as those of the start, and the product is S.
+        There is one such point; the flow ends at it whenever it learns the mechanism (all starts but a set of measure
+        zero).
+
+    Raises:
+        ValueError for squares < 0 or product <= 0.
+
+    Source: `derivations/conserved.py`.
+
+    >>> end_norms([1.0, 1.0, 1.0], 8.0)
+    array([2., 2., 2.])
     """
     check("squares", squares)
     squares, product = np.asarray(squares, float), np.asarray(product, float)
@@ -86,7 +124,16 @@ def end_norms(squares: Any, product: Any) -> np.ndarray:
 def end_sharpness_expression(letters: Sequence[str]) -> sp.Expr:
     """Largest eigenvalue of the Hessian of one mechanism where it is learned: w S^2 sum_x 1 / |x|^2.
 
-    In w, S and u_x for each letter. Exact where prod u_x = S and no residual is left, for vectors that it holds once.
+    Arguments:
+        letters: of its vectors, each once.
+
+    Returns:
+        The expression in w, S and u_x for each letter. Exact where prod u_x = S and no residual is left.
+
+    Source: `derivations/discrete.py`.
+
+    >>> end_sharpness_expression("a")
+    S**2*w/u_a**2
     """
     weight, product = sp.symbols("w S", positive=True)
     return weight * product**2 * sp.Add(*(1 / sp.Symbol(f"u_{x}", positive=True) ** 2 for x in letters))
@@ -94,9 +141,21 @@ def end_sharpness_expression(letters: Sequence[str]) -> sp.Expr:
 
 @checked
 def end_sharpness(norms: Any, product: Any, weight: Any) -> Any:
-    """`end_sharpness_expression` for norms of shape (..., vectors), numpy or JAX: exact where one mechanism is learned.
+    """`end_sharpness_expression` for numbers: exact where one mechanism is learned.
 
-    Descent ends there only if the step is below 2 / this. It is least for vectors of equal norms.
+    Arguments:
+        norms: |x| of its vectors, shape (..., vectors), numpy or JAX.
+        product, weight: S and w of the mechanism.
+
+    Returns:
+        The largest eigenvalue, shape (...). Descent ends there only if the step is below 2 / this. It is least for
+        vectors of equal norms.
+
+    Source: `derivations/discrete.py`.
+
+    >>> import numpy as np
+    >>> float(end_sharpness(np.array([2.0, 2.0, 2.0]), 8.0, 0.5))
+    24.0
     """
     along = {f"u_{i}": norms[..., i] for i in range(norms.shape[-1])}
     expression = end_sharpness_expression([str(i) for i in range(norms.shape[-1])])

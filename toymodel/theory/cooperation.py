@@ -33,9 +33,16 @@ T1, T2, D_C, GAMMA = sp.symbols("T1 T2 d_C gamma", positive=True)
 
 
 def growth_expressions() -> dict[str, sp.Expr]:
-    """The rates of the linearised plateau in B, k1, k2, g_a, g_d, and the two indices made of them.
+    """Rates of the linearised plateau, on which one shared overlap has the value B, and the two indices made of them.
 
-    cooperation = together / alone >= 1; competition = what the cost takes / alone >= 0. First order in g / (B K).
+    Returns:
+        together, alone and net (rates of growth of the other shared overlap), cooperation = together / alone >= 1, and
+        competition = what the cost takes / alone >= 0, in B, k1, k2, g_a and g_d. First order in g / (B K).
+
+    Source: `derivations/cooperation.py`.
+
+    >>> growth_expressions()["cooperation"]
+    sqrt(k1**2 + k2**2)/k1
     """
     together, alone = B * sp.sqrt(K1**2 + K2**2), B * K1
     lost = (GA * K1**2 + GD * K2**2) / (2 * (K1**2 + K2**2))
@@ -54,8 +61,24 @@ def growth(
 ) -> xr.Dataset:
     """The numbers of `growth_expressions` for every run, with B the larger of the two shared overlaps at the start.
 
-    For mechanisms of three vectors that share two. Describes the linear stage of the escape: one shared overlap much
-    larger than all others, residuals of b and c gone, g much below B K.
+    Arguments:
+        model, start, weights, parameters: as in `toymodel.flow`, for mechanisms of three vectors that share two.
+
+    Returns:
+        together, alone and net (per unit of time), and the ratios cooperation and competition. They describe the linear
+        stage of the escape: one shared overlap much larger than all others, residuals of b and c gone, g much below B
+            K.
+
+    Raises:
+        ValueError for another model.
+
+    Source: `derivations/cooperation.py`.
+
+    >>> import toymodel as tm
+    >>> model = tm.coopetition()
+    >>> found = growth(model, tm.aligned_start(model, overlap=0.1))
+    >>> bool(found.cooperation == found.together / found.alone)
+    True
     """
     icl, ciwl, shared, cost = parts_of(model)
     if any(len(x) != n for x, n in ((icl, 1), (ciwl, 1), (shared, 2))):
@@ -82,13 +105,29 @@ def growth(
 def speed_up(
     model: Model, start: xr.Dataset, *, weights: Mapping[str, Any] | None = None, **parameters: Any
 ) -> xr.Dataset:
-    """The cooperation index of every run: `index`, the time at which ICL emerges with the private part of CIWL held at
-    zero over that with CIWL; `with_ciwl`, `without_ciwl`, the two times; `first` and `damping` as in `escape`.
+    """The cooperation index: the time at which ICL emerges with the private part of CIWL held at zero, over that
+    with CIWL.
 
-    A ratio of one-dimensional quadratures, valid where `damping` is below 0.1 (published model). No standard normal
-    start of the published model is in that range: take the ratio of two `tm.theory.emergence_time` there, which is
-    coarser. With CIWL starting larger than the others the damping by d matters little and the range is wider. Measured
-    errors of all three: benchmarks/theory_cooperation.py.
+    Arguments:
+        model, start, weights, parameters: as in `escape`.
+
+    Returns:
+        `index`; `with_ciwl` and `without_ciwl`, the two times (steps x step size); `first` and `damping` as in
+        `escape`. A ratio of one-dimensional quadratures, valid where `damping` is below 0.1 (published model). No
+        standard normal start of the published model is in that range: take the ratio of two `emergence_time` there,
+        which is coarser. With CIWL starting larger than the others the damping by d matters little and the range is
+        wider. Measured errors of all three: benchmarks/theory_cooperation.py.
+
+    Raises:
+        ValueError for another model.
+
+    Source: `derivations/cooperation.py`.
+
+    >>> import toymodel as tm
+    >>> model = tm.coopetition()
+    >>> found = speed_up(model, tm.aligned_start(model, overlap=0.01))
+    >>> bool(found.index == found.without_ciwl / found.with_ciwl), bool(found.index > 1)
+    (True, True)
     """
     together = escape(model, start, weights=weights, **parameters)
     alone = escape(model, start, without="ciwl", weights=weights, **parameters)
@@ -106,9 +145,18 @@ def speed_up(
 def law_expressions(private: int) -> dict[str, sp.Expr]:
     """Times to the escape of typical small starts, all overlaps sigma but that of d, which is d0 >= sigma, closed.
 
-    private: number n of private vectors of ICL (1 in the published model). alone = 1/(n k1 sigma^n). with_ciwl is, for
-    n = 1, exact on the plateau; for more it is the time in which d alone drives b and c until they diverge, which is
-    the same with k1 = 0. For d0 >> sigma it tends to ln(2 d0 k2 / (sigma K)) / (k2 d0). speed_up is alone / with_ciwl.
+    Arguments:
+        private: number n of private vectors of ICL (1 in the published model).
+
+    Returns:
+        alone = 1/(n k1 sigma^n); with_ciwl, which is exact on the plateau for n = 1 (for more it is the time in which d
+        alone drives b and c until they diverge, which is the same with k1 = 0), and for d0 >> sigma tends to
+        ln(2 d0 k2 / (sigma K)) / (k2 d0); speed_up = alone / with_ciwl.
+
+    Source: `derivations/cooperation.py`.
+
+    >>> law_expressions(1)["alone"]
+    1/(k1*sigma)
     """
     k1 = K1 if private == 1 else sp.Integer(0)
     pull, square = SCALE * k1 + D0 * K2, k1**2 + K2**2
@@ -140,12 +188,28 @@ def first_expression(private: int) -> sp.Expr:
 
 @checked
 def law(model: Model, scale: Any, scale_d: Any, *, target_scale: Mapping[str, float] | None = None) -> xr.Dataset:
-    """`speed_up` of `law_expressions` and `first`, whether ICL comes first (`first_expression`), for typical starts.
+    """How much sooner ICL comes because CIWL is learned, and whether it comes first, for typical random starts.
 
-    scale, scale_d: initial scale of the entries of all vectors but d, and of d, as in `toymodel.random_start`: the
-    typical overlap, with |d|^2 = n_d scale_d^2 (numbers or DataArrays, scale < scale_d, or equal with one private
-    vector). alpha and both mu, all >= 0, are the model's. Leading order; the residuals of all vectors but d are left
-    out. For arrays of drives, or under jax.jit, use sympy.lambdify of the expressions.
+    Arguments:
+        model: its alpha and both mu are used, all >= 0.
+        scale, scale_d: initial scale of the entries of all vectors but d, and of d, as in `toymodel.random_start`: the
+            typical overlap, with |d|^2 = n_d scale_d^2 (numbers or DataArrays, scale < scale_d, or equal with one
+            private vector).
+        target_scale: letter -> scale of the entries of its target.
+
+    Returns:
+        `speed_up` of `law_expressions`, and `first`, whether ICL comes first (`first_expression`). Leading order; the
+        residuals of all vectors but d are left out.
+
+    Raises:
+        ValueError for another model. For arrays of drives, or under jax.jit, use sympy.lambdify of the expressions.
+
+    Source: `derivations/cooperation.py`.
+
+    >>> import toymodel as tm
+    >>> found = law(tm.coopetition(), 0.01, 1.0)
+    >>> bool(found.speed_up > 1), bool(found["first"])
+    (True, True)
     """
     icl, ciwl, shared, cost = parts_of(model)
     if len(icl) > 2 or len(ciwl) != 1 or len(shared) != 2:
@@ -198,8 +262,24 @@ def region(
         q > factor ln(2 q / sqrt(1 + (k2 / k1)^2)),                     q = (k2 / k1) (scale_d / scale),
         k2 / k1 = (|a*| / |d*|) (1 + mu_1 / e_1) / (1 + mu_2 / e_2),
 
-    the second for scale_d much larger than scale. Symbols: `first_expression`, `law_expressions`. Range as in `law`;
-    it is a statement on most of the starts, and how often it is right is in benchmarks/coopetition_region.py.
+    the second for scale_d much larger than scale. Symbols: `first_expression`, `law_expressions`.
+
+    Arguments:
+        model, scale, scale_d, target_scale: as in `law`.
+        factor: > 0.
+
+    Returns:
+        True or False along the dimensions of the scales. It is a statement on most of the starts; how often it is right
+        is in benchmarks/coopetition_region.py.
+
+    Raises:
+        ValueError for another model.
+
+    Source: `derivations/cooperation.py`.
+
+    >>> import toymodel as tm
+    >>> [bool(region(tm.coopetition(), 0.01, 1.0, factor=f)) for f in (2.0, 1000.0)]
+    [True, False]
     """
     found = law(model, scale, scale_d, target_scale=target_scale)
     return (found["first"] & (found["speed_up"] >= factor)).rename("region")

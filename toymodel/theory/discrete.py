@@ -61,9 +61,26 @@ def curvature(
 ) -> xr.Dataset:
     """The spectrum of the Hessian of the loss of all entries, at each state of a start or a record.
 
-    Returns `in_planes` along `mode` (2 numbers a vector, increasing), `across` along `vector` (n_x - 2 times; for n_x =
-    1 there is no such direction, nor a residual), `largest` of all, and `largest_step` = 2 / largest, the largest step
-    at which descent is stable there (infinite where no eigenvalue is positive). Exact for any state, flow or descent.
+    Arguments:
+        model, weights, parameters: the loss, as in `toymodel.descend`.
+        states: overlap and residual along `vector`.
+
+    Returns:
+        `in_planes` along `mode` (2 numbers a vector, increasing), `across` along `vector` (n_x - 2 times; for n_x = 1
+        there is no such direction, nor a residual), `largest` of all, and `largest_step` = 2 / largest, the largest
+        step at which descent is stable there (infinite where no eigenvalue is positive). Exact for any state, flow or
+        descent.
+
+    Raises:
+        ValueError for states that do not fit the model.
+
+    Source: `derivations/discrete.py`.
+
+    >>> import toymodel as tm
+    >>> model = tm.induction((4, 4, 4))  # target norms of 2
+    >>> learned = tm.aligned_start(model, overlap=2.0)
+    >>> round(float(curvature(model, learned).largest), 9)  # w S^2 sum_x 1 / |x|^2 = 1/64 64 3/4
+    0.75
     """
     form = model.form
     given = {**model.parameters, **parameters}
@@ -106,8 +123,27 @@ def modified_flow(
 ) -> xr.Dataset:
     """What descent with the step lr follows to second order: the flow of L + lr/4 |dL/dx|^2.
 
-    overlap and residual along `time`; one run (a start without other dimensions). Range: steps well below the largest
-    stable one; the error is of second order in lr, that of the plain flow (lr = 0 here) of first order.
+    Arguments:
+        model, weights, parameters: the loss, as in `toymodel.descend`.
+        start: one run, without other dimensions than `vector`.
+        times: increasing, in units of time (steps x step size).
+        lr: >= 0; 0 is the plain flow.
+
+    Returns:
+        overlap and residual along `time` and `vector`. Range: steps well below the largest stable one; the error is of
+        second order in lr, that of the plain flow of first order.
+
+    Raises:
+        ValueError for a batch of runs.
+
+    Source: `derivations/discrete.py`.
+
+    >>> import toymodel as tm
+    >>> model = tm.Model({"icl": "a"}, lambda icl: icl, {"a": 4}, weights={"icl": 1.0})
+    >>> start = tm.aligned_start(model, overlap=1.0)
+    >>> found = modified_flow(model, start, [0.0, 1.0], 0.01)  # descent: 2 - 0.99**100, flow: 2 - exp(-1)
+    >>> bool(abs(found.overlap[-1, 0] - (2 - 0.99**100)) < 1e-4)
+    True
     """
     check_values("lr", lr)
     problem = problem_of_start(model, start, (), dict(weights or {}), parameters)
@@ -137,9 +173,16 @@ def modified_flow(
 
 
 def loss_floor_expression() -> sp.Expr:
-    """Mean loss of a learned mechanism of k vectors under gradient noise, in s, F = dL/dL_m, k, and N = sum_x n_x.
+    """Mean loss of a learned mechanism of k vectors under gradient noise.
 
-    Range: F > 0, settled, steps well below the largest stable one.
+    Returns:
+        The expression in s = sigma sqrt(lr), F = dL/dL_m, k, and N = sum_x n_x. Range: F > 0, settled, steps well below
+        the largest stable one.
+
+    Source: `derivations/discrete.py`.
+
+    >>> loss_floor_expression()
+    s**2*(N - k + 1)/(4*F)
     """
     s, slope, size, count = sp.symbols("s F N k", positive=True)
     return s**2 * (size - count + 1) / (4 * slope)
@@ -147,10 +190,26 @@ def loss_floor_expression() -> sp.Expr:
 
 @checked
 def loss_floor(model: Model, mechanism: str, noise: Any, lr: Any, slope: Any) -> Any:
-    """`loss_floor_expression` for a mechanism of the model, with s = noise sqrt(lr), for numpy or JAX arrays.
+    """`loss_floor_expression` for a mechanism of the model, with s = noise sqrt(lr).
 
-    slope: dL/dL_m, such as L_icl + mu_icl for CIWL. Near a state where the mechanism is learned, after it has settled,
-    for steps well below the largest stable one, and as long as costs damp its vectors little.
+    Arguments:
+        model, mechanism: which give k and N.
+        noise, lr: standard deviation of the error of each entry of the gradient, and step size.
+        slope: dL/dL_m, such as L_icl + mu_icl for CIWL.
+
+    Returns:
+        The mean loss, for numpy or JAX arrays. Range: near a state where the mechanism is learned, after it has
+        settled, for steps well below the largest stable one, and as long as costs damp its vectors little.
+
+    Raises:
+        ValueError for a mechanism that the model does not have.
+
+    Source: `derivations/discrete.py`.
+
+    >>> import toymodel as tm
+    >>> model = tm.coopetition()  # CIWL has 3 vectors of 200 entries: 0.01 * 198 / 0.4
+    >>> round(float(loss_floor(model, "ciwl", noise=0.1, lr=1.0, slope=0.1)), 6)
+    4.95
     """
     if mechanism not in model.mechanisms:
         raise ValueError(f"mechanism must be one of {list(model.mechanisms)}, got {mechanism!r}")
@@ -163,9 +222,16 @@ def loss_floor(model: Model, mechanism: str, noise: Any, lr: Any, slope: Any) ->
 
 
 def noise_threshold_expression() -> sp.Expr:
-    """The square of s = sigma sqrt(lr) at which ICL stays learned beside CIWL, in w1, wc, S2, l1, mu1, alpha, N2.
+    """The square of s = sigma sqrt(lr) at which ICL stays learned beside CIWL.
 
-    Range: mu_2 = 0, alpha > 0, mu_1 >= 0, N2 > 2, and |b| = |c| = |d| where CIWL is learned.
+    Returns:
+        The expression in w1, wc, S2, l1, mu1, alpha and N2. Range: mu_2 = 0, alpha > 0, mu_1 >= 0, N2 > 2, and
+        |b| = |c| = |d| where CIWL is learned.
+
+    Source: `derivations/discrete.py`.
+
+    >>> sorted(map(str, noise_threshold_expression().free_symbols))
+    ['N2', 'S2', 'alpha', 'l1', 'mu1', 'w1', 'wc']
     """
     w1, wc, s2, l1, mu1, alpha, size = sp.symbols("w1 wc S2 l1 mu1 alpha N2", positive=True)
     return SHARE / (1 - SHARE) * (l1 / 2 + mu1) * 4 * alpha * wc / (w1 * s2 ** sp.Rational(2, 3) * (size - 2))
@@ -175,9 +241,24 @@ def noise_threshold_expression() -> sp.Expr:
 def noise_threshold(model: Model, lr: Any = 1.0, *, alpha: Any = None, mu_icl: Any = None) -> Any:
     """The gradient noise sigma above which ICL is not displaced (`noise_threshold_expression`), for the paper's model.
 
-    lr, alpha, mu_icl: numbers, numpy or JAX arrays of shapes that broadcast (the last two default to the model's).
-    Noise keeps CIWL's loss at its floor, and that leaves ICL a slope. Range: mu_ciwl = 0, target norms of the model,
-    vectors b, c, d of equal length when CIWL is learned (noise makes their lengths drift: see `noise_drift`).
+    Arguments:
+        model: target norms, weights and dimensions.
+        lr, alpha, mu_icl: numbers, numpy or JAX arrays of shapes that broadcast (the last two default to the model's).
+
+    Returns:
+        sigma, of that shape. Noise keeps CIWL's loss at its floor, and that leaves ICL a slope. Range: mu_ciwl = 0,
+        target norms of the model, vectors b, c, d of equal length when CIWL is learned (noise makes their lengths
+        drift: see `noise_drift`).
+
+    Raises:
+        ValueError for another model.
+
+    Source: `derivations/discrete.py`.
+
+    >>> import toymodel as tm
+    >>> model = tm.coopetition()
+    >>> bool(abs(noise_threshold(model, 0.25) / noise_threshold(model, 1.0) - 2) < 1e-12)  # sigma sqrt(lr) counts
+    True
     """
     a, d, shared, cost = parts_of(model)
     if cost is None or [len(a), len(d), len(shared)] != [1, 1, 2]:
@@ -207,7 +288,18 @@ def noise_threshold(model: Model, lr: Any = 1.0, *, alpha: Any = None, mu_icl: A
 def noise_drift(model: Model, noise: float, lr: float = 1.0) -> dict[str, float]:
     """What gradient noise adds to the mean rate of each conserved or balanced combination: lr noise^2 sum_x k_x n_x.
 
-    The keys are those of `toymodel.balance_values`. Exact, at each step.
+    Arguments:
+        model: gives the combinations and the numbers of entries n_x.
+        noise, lr: standard deviation of the error of each entry of the gradient, and step size.
+
+    Returns:
+        Text of the combination, as in `balance_values`, -> rate per unit of time. Exact, at each step.
+
+    Source: `derivations/discrete.py`.
+
+    >>> import toymodel as tm
+    >>> {text: round(rate, 9) for text, rate in noise_drift(tm.coopetition(), 0.1).items()}  # 0.01 (20 - 20 + 160)
+    {'|b|^2 - |c|^2': 0.0, '|a|^2 - |b|^2 + |d|^2': 1.6}
     """
     check_values("noise", noise)
     check_values("lr", lr, POSITIVE)

@@ -163,14 +163,28 @@ def fixed_points(
 ) -> xr.Dataset:
     """The equilibria that are found from many starts, along `point`, in increasing order of the loss.
 
-    starts: coordinates to search from (target norms in it are not used); by default all combinations of 0, 0.3 and 1
-    times the target norm. From each, scipy's hybrid method (MINPACK) looks for a zero, once from there and once from
-    where gradient flow gets in `flow_time` (0: not at all). conserved: values of the conserved combinations, in the
-    order of `model.conserved()`. tolerance: largest slope, relative to the largest eigenvalue times the norm.
+    Arguments:
+        model, target_norms, weights, parameters: the loss; target norms and weights are the model's by default.
+        starts: coordinates to search from (target norms in it are not used); by default all combinations of 0, 0.3 and
+            1 times the target norm. From each, scipy's hybrid method (MINPACK) looks for a zero, once from there and
+            once from where gradient flow gets in `flow_time` (0: not at all).
+        conserved: values of the conserved combinations, in the order of `model.conserved()`.
+        tolerance: largest slope, relative to the largest eigenvalue times the norm.
 
-    Returns overlap, residual, loss and terms, `eigenvalue` along `mode` (NaN beyond the tangent space), `stability`
-    ("stable", "saddle", "marginal": part of a family, or degenerate) and `slope`. What is found is right, but nothing
-    warrants that all points are found. Raises ValueError where none is.
+    Returns:
+        overlap, residual, loss and terms, `eigenvalue` along `mode` (NaN beyond the tangent space), `stability`
+        ("stable", "saddle", "marginal": part of a family, or degenerate) and `slope`. What is found is right, but
+        nothing warrants that all points are found.
+
+    Raises:
+        ValueError where none is found.
+
+    Source: `derivations/conserved.py`.
+
+    >>> import toymodel as tm
+    >>> found = fixed_points(tm.induction((4, 4, 4)), flow_time=0.0)
+    >>> float(found.loss[0]), str(found.stability[0].item())  # learned, with balanced vectors
+    (0.0, 'stable')
     """
     system = System.of(model, conserved, target_norms, weights, parameters)
     norms = system.constants[: len(model.vectors)]

@@ -28,7 +28,22 @@ from toymodel.simulation.problem import Problem, problem_of_start
 
 @cache
 def coefficients(form: Form) -> tuple[FrozenDict[sp.Expr], FrozenDict[sp.Expr]]:
-    """Drive k_m of each mechanism and damping h_t of each term, in the symbols of `toymodel.reduction.symbols`."""
+    """Drive k_m of each mechanism and damping h_t of each term while nothing is learned.
+
+    Arguments:
+        form: of a model (`model.form`).
+
+    Returns:
+        Two mappings, mechanism -> k_m = e_m w_m S_m and term -> h_t = e_t w_t, in the symbols of
+        `toymodel.symbols`, with e_t the slope of the loss in the term at the unlearned losses.
+
+    Source: `derivations/plateau.py`.
+
+    >>> import toymodel as tm
+    >>> drive, damping = coefficients(tm.induction().form)
+    >>> drive["icl"], damping["icl"]
+    (T_a*T_b*T_c*w_icl, w_icl)
+    """
     planes, weights, _ = symbols(form)
     parts = {t: [planes[x] for x in letters] for t, letters in form.terms.items()}
     unlearned = {t: unlearned_loss(parts[t], weights[t]) if t in form.mechanisms else 0 for t in form.terms}
@@ -49,9 +64,24 @@ def coefficients(form: Form) -> tuple[FrozenDict[sp.Expr], FrozenDict[sp.Expr]]:
 def rates(
     model: Model, start: xr.Dataset, *, weights: Mapping[str, Any] | None = None, **parameters: Any
 ) -> xr.Dataset:
-    """The coefficients of `coefficients` for every run: `drive` along `mechanism`, `damping` along `term`.
+    """The coefficients of `coefficients` for every run.
 
-    Arguments as in `toymodel.descend`. Exact: they are definitions; what they predict holds on the plateau.
+    Arguments:
+        model, start, weights, parameters: as in `toymodel.descend`.
+
+    Returns:
+        `drive` along `mechanism` and `damping` along `term`, per unit of time. Exact: they are definitions; what they
+        predict holds on the plateau.
+
+    Raises:
+        ValueError for a start that does not fit the model.
+
+    Source: `derivations/plateau.py`.
+
+    >>> import toymodel as tm
+    >>> model = tm.induction((4, 4, 4))  # w = 1/64, S = 8
+    >>> float(rates(model, tm.aligned_start(model, overlap=0.1)).drive.sel(mechanism="icl"))
+    0.125
     """
     problem = problem_of_start(model, start, (), dict(weights or {}), parameters)
     drive, damping = numbers_of(problem, start)

@@ -36,14 +36,32 @@ NODES, DECADES = 8, 8  # Gauss-Legendre nodes in each panel; decades over which 
 def escape(
     model, start: xr.Dataset, *, without: str | None = None, weights: Mapping[str, Any] | None = None, **parameters: Any
 ) -> xr.Dataset:
-    """When ICL emerges, by the quadrature: `emergence`, `first`, `damping` for every run.
+    """When ICL emerges from a small start, by a one-dimensional quadrature.
 
-    For models with the mechanisms icl and ciwl that share two vectors, with one or two private ones each. `emergence`
-    is the time at which ICL has learned a share 1 - 1/sqrt(2) of its target (its loss has halved), `first` says whether
-    CIWL has not by then, and `damping` is the check of validity: the time times the fastest rate at which a vector is
-    damped at the start. Within about 10 % while it is below 0.1, as for small starts; standard normal ones are far
-    outside, where only `toymodel.emergence_time` holds (benchmarks/theory_emergence.py). without="ciwl": the private
-    part of CIWL is held at zero (`first` is then true).
+    Arguments:
+        model, start, weights, parameters: as in `toymodel.flow`, for models with the mechanisms icl and ciwl that share
+            two vectors, with one or two private ones each.
+        without: "ciwl" holds the private part of CIWL at zero (`first` is then true).
+
+    Returns, for every run:
+        emergence: the time (steps x step size) at which ICL has learned a share 1 - 1/sqrt(2) of its target: its loss
+            has halved.
+        first: whether CIWL has not by then.
+        damping: the time times the fastest rate at which a vector is damped at the start, the check of validity. The
+            time is within about 10 % while it is below 0.1, as for small starts; standard normal ones are far outside,
+            where only `emergence_time` holds (benchmarks/theory_emergence.py).
+
+    Raises:
+        ValueError for another model.
+
+    Source: `derivations/cooperation.py`.
+
+    >>> import toymodel as tm
+    >>> model = tm.coopetition()
+    >>> start = tm.aligned_start(model, overlap=0.01)
+    >>> closed = tm.theory.small_start_time(model, start)
+    >>> bool(abs(escape(model, start).emergence / closed.emergence - 1) < 1e-3)
+    True
     """
     icl, ciwl, shared, _ = parts_of(model)
     if len(shared) != 2 or not (1 <= len(icl) <= 2 and 1 <= len(ciwl) <= 2):

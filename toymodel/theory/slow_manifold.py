@@ -38,10 +38,24 @@ def velocity() -> tuple[sp.Expr, sp.Expr]:
 
 @checked
 def slow_flow(model: Model, p: Any, d: Any, **parameters: Any) -> tuple[Any, Any]:
-    """`velocity` at p = bc and d, for a model like the paper's with mu_ciwl = 0.
+    """The velocity of p = bc and d on the plane on which ICL fades, for a model like the paper's with mu_ciwl = 0.
 
-    p, d and the parameters are numbers or arrays (numpy or JAX) that broadcast. Range: abc = S_icl, that is as long as
-    ICL restores it faster than the cost takes it; p > 0.
+    Arguments:
+        model: target norms and weights.
+        p, d, parameters: numbers or arrays (numpy or JAX) that broadcast; p > 0.
+
+    Returns:
+        dp/dt and dd/dt. Range: abc = S_icl, that is as long as ICL restores it faster than the cost takes it.
+
+    Raises:
+        ValueError for another model.
+
+    Source: `derivations/lifetime.py`.
+
+    >>> import toymodel as tm
+    >>> dp, dd = slow_flow(tm.coopetition(), 1.0, 0.0)
+    >>> float(dp) == 0.0, float(dd) > 0.0  # without d nothing competes; mu_icl drives d
+    (True, True)
     """
     planes, _, _ = symbols(form())
     values = {**_numbers(model, parameters), str(MISSING[2]): p, str(planes["d"].u): d}
@@ -51,10 +65,27 @@ def slow_flow(model: Model, p: Any, d: Any, **parameters: Any) -> tuple[Any, Any
 
 @checked
 def coexisting(model: Model, missing: Any, **parameters: Any) -> Any:
-    """The p at which a and d are in equilibrium with both learned, where the share `missing` of abc/S_icl is missing.
+    """The p = bc at which a and d are in equilibrium with both strategies learned.
 
-    Its maximum is the fold; with less missing the equilibrium is stable, with more unstable. To leading order in what
-    is missing and in a^2/p, d^2/p. `missing` and the parameters are numbers or arrays (numpy or JAX) that broadcast.
+    Arguments:
+        model: like the paper's, with mu_ciwl = 0.
+        missing: the share of abc/S_icl that is missing, and the parameters: numbers or arrays (numpy or JAX) that
+            broadcast.
+
+    Returns:
+        p. Its maximum over `missing` is the fold; with less missing the equilibrium is stable, with more unstable. To
+        leading order in what is missing and in a^2/p, d^2/p.
+
+    Raises:
+        ValueError for another model.
+
+    Source: `derivations/lifetime.py`.
+
+    >>> import numpy as np, toymodel as tm
+    >>> model = tm.coopetition()
+    >>> p = coexisting(model, np.linspace(0.01, 0.99, 99))
+    >>> bool(abs(p.max() / end_of_coexistence(model) - 1) < 0.01)
+    True
     """
     values = _numbers(model, parameters)
     return function(balance()[0])(**values, e1=missing * function(target("abc"))(**values)) ** 0.25
@@ -62,9 +93,24 @@ def coexisting(model: Model, missing: Any, **parameters: Any) -> Any:
 
 @checked
 def end_of_coexistence(model: Model, **parameters: Any) -> Any:
-    """The fold's p for a model like the paper's with mu_ciwl = 0; parameters as numbers or arrays (numpy or JAX).
+    """The largest p = bc at which ICL and CIWL can both be learned: the fold of `coexisting`.
 
-    To leading order in a^2/p and d^2/p. Coexistence needs more than `toymodel.theory.transience.least_fold`.
+    Arguments:
+        model: like the paper's, with mu_ciwl = 0.
+        parameters: numbers or arrays (numpy or JAX).
+
+    Returns:
+        p, to leading order in a^2/p and d^2/p. Coexistence needs more than `toymodel.theory.transience.least_fold`.
+
+    Raises:
+        ValueError for another model.
+
+    Source: `derivations/lifetime.py`.
+
+    >>> import toymodel as tm
+    >>> model = tm.coopetition()
+    >>> [bool(end_of_coexistence(model) > coexisting(model, missing)) for missing in (0.1, 0.9)]
+    [True, True]
     """
     return function(fold())(**_numbers(model, parameters))
 

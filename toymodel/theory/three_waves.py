@@ -39,10 +39,18 @@ DRAWS = 400_000
 
 @checked
 def carlson(x: Any, y: Any, z: Any) -> Any:
-    """Carlson's R_F(x, y, z) for numpy or JAX arrays >= 0, of which at most one is zero.
+    """Carlson's symmetric elliptic integral R_F(x, y, z).
 
-    The duplication theorem: R_F is the same at (x + l)/4, ..., l = sqrt(xy) + sqrt(yz) + sqrt(zx), where the arguments
-    approach one another (DLMF 19.36), and R_F(x, x, x) = 1/sqrt(x). Within 1e-13; has gradients in JAX.
+    By the duplication theorem: R_F is the same at (x + l)/4, ..., l = sqrt(xy) + sqrt(yz) + sqrt(zx), where the
+    arguments approach one another, and R_F(x, x, x) = 1/sqrt(x).
+
+    Arguments:
+        x, y, z: numpy or JAX arrays >= 0 that broadcast, of which at most one is zero.
+
+    Returns:
+        R_F, within 1e-13; with gradients in JAX.
+
+    Source: DLMF 19.36.
 
     >>> float(round(carlson(1.0, 2.0, 3.0), 12))
     0.726945935469
@@ -57,11 +65,18 @@ def carlson(x: Any, y: Any, z: Any) -> Any:
 
 @checked
 def divergence_time(a: Any, b: Any, c: Any, rate: Any) -> Any:
-    """The time at which a' = rate b c, b' = rate a c, c' = rate a b diverge, for numpy or JAX arrays.
+    """The time at which a' = rate b c, b' = rate a c, c' = rate a b diverge.
 
-    Closed, exact. a, b, c: of any sign, at most one of them zero; rate > 0. With gradients in JAX.
+    Arguments:
+        a, b, c: at the start, numpy or JAX arrays of any sign, at most one of them zero.
+        rate: > 0.
 
-    >>> float(round(divergence_time(1.0, 1.0, 1.0, 2.0), 6))
+    Returns:
+        The time. Closed, exact, with gradients in JAX.
+
+    Source: `derivations/plateau.py`.
+
+    >>> float(round(divergence_time(1.0, 1.0, 1.0, 2.0), 6))  # a' = 2 a^2
     0.5
     """
     np_ = _arrays(a, b, c, rate)
@@ -86,7 +101,8 @@ def small_start_time(
 
     Arguments:
         model: any number of mechanisms, each of one private vector and the same two shared ones; costs of any vectors.
-        start, weights, parameters: as in `toymodel.flow`. mechanism: the name of one.
+        start, weights, parameters: as in `toymodel.flow`.
+        mechanism: the name of one.
 
     Returns, for every run:
         emergence: the time at which its loss is half of the unlearned one; NaN where `damping` exceeds 0.2, or
@@ -95,7 +111,12 @@ def small_start_time(
         first: the mechanism that is learned first, which has the largest k_m / T_m.
 
     Valid for starts that are small against the targets. At the paper's dimensions the median error is 0.2 % at scale
-    0.01 and 1.3 % at 0.1 (benchmarks/theory_emergence.py). Raises ValueError for another model.
+    0.01 and 1.3 % at 0.1 (benchmarks/theory_emergence.py).
+
+    Raises:
+        ValueError for another model.
+
+    Source: `derivations/plateau.py`.
 
     >>> import toymodel as tm
     >>> model = tm.coopetition()
@@ -144,7 +165,15 @@ def universal_quantiles(levels: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95))
     """Quantiles of t s K for small starts whose overlaps are independent normal numbers of one scale s.
 
     The law has no parameter: A, b and c are then three independent normal numbers of scale s, whatever the model's
-    drives, and `divergence_time` is homogeneous. levels: a tuple within 0..1. By 400,000 draws: within 0.5 %.
+    drives, and `divergence_time` is homogeneous.
+
+    Arguments:
+        levels: a tuple within 0..1.
+
+    Returns:
+        The quantiles, shape (levels), without a unit. By 400,000 draws: within 0.5 %.
+
+    Source: `derivations/plateau.py`.
 
     >>> universal_quantiles((0.5,)).round(1)
     array([1.8])

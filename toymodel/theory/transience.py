@@ -216,10 +216,21 @@ def decay_prefactor() -> sp.Expr:
 
 @checked
 def best_alpha(mu_icl: Any, drift: Any, decay: Any) -> Any:
-    """The alpha that ends ICL soonest, mu_icl sqrt(C / A), from the prefactors A and C. Numbers or arrays.
+    """The alpha that ends ICL soonest, mu_icl sqrt(C / A).
 
-    It balances drift and decay and ignores relaxation and coexistence. The minimum is flat: for mu_icl 1e-5..1e-3 at
-    the paper's dimensions the measured one is at 0.7 to 1.6 times this alpha, and this one costs up to 6 % of lifetime.
+    Arguments:
+        mu_icl, drift, decay: numbers or arrays; drift and decay are the prefactors A and C of these parts of
+            `lifetime`.
+
+    Returns:
+        alpha. It balances drift and decay and ignores relaxation and coexistence. The minimum is flat: for mu_icl
+        1e-5..1e-3 at the paper's dimensions the measured one is at 0.7 to 1.6 times this alpha, and this one costs up
+        to 6 % of lifetime.
+
+    Source: `derivations/lifetime.py`.
+
+    >>> round(float(best_alpha(1e-3, drift=4.0, decay=1.0)), 9)
+    0.0005
     """
     return mu_icl * (decay / drift) ** 0.5
 
@@ -251,16 +262,34 @@ def target(letters: str) -> sp.Expr:
 def lifetime(
     model: Model, start: xr.Dataset, *, weights: Mapping[str, Any] | None = None, **parameters: Any
 ) -> xr.Dataset:
-    """The predicted lifetime of ICL of every run, and its parts `drift`, `relaxation`, `coexistence` and `decay`.
+    """How long ICL stays learned before competition ends it, for every run: the sum of four parts.
 
-    Arguments as in `toymodel.descend`, for a model like the paper's with mu_ciwl = 0, mu_icl > 0 and alpha > 0. NaN
-    where ICL does not emerge on the orbit of alpha = 0, and where r = S_ciwl / S_icl (`tm.theory.groups`) is below 1.4
-    or above 5: at r = 1 both are learned for long with much missing of each, and the error is a factor of 2.7 in the
-    median; it is 17 % at r = 1.4. Raises ValueError outside of the range of the theory otherwise: b and c of one
-    length, no residuals, so no random starts.
+    Arguments:
+        model, start, weights, parameters: as in `toymodel.descend`, for a model like the paper's with mu_ciwl = 0,
+            mu_icl > 0 and alpha > 0; b and c of one length, no residuals, so no random starts.
+
+    Returns:
+        `lifetime` and its parts `drift`, `relaxation`, `coexistence` and `decay`, in units of time (steps x step size).
+        NaN where ICL does not emerge on the orbit of alpha = 0, and where r = S_ciwl / S_icl (`tm.theory.groups`) is
+        below 1.4
+        or above 5: at r = 1 both are learned for long with much missing of each, and the error is a factor of 2.7 in
+        the median; it is 17 % at r = 1.4.
+
     Measured (benchmarks/theory_lifetime.py), at the paper's dimensions, from overlaps of 0.1: for mu_icl 1e-4..1 and
     alpha 3e-3..0.3 a median error of 3 %, in 95 % of points below 12 %, at most 20 %. Below, down to 1e-5, 1 % and
     15 %, but up to a factor of 1.5 where alpha / mu_icl^(3/2) is near 2,700, at which `coexistence` appears.
+
+    Raises:
+        ValueError outside of the range of the theory otherwise.
+
+    Source: `derivations/lifetime.py`.
+
+    >>> import toymodel as tm
+    >>> model = tm.coopetition()
+    >>> found = lifetime(model, tm.aligned_start(model, overlap=0.1))
+    >>> parts = found.drift + found.relaxation + found.coexistence + found.decay
+    >>> bool(abs(found.lifetime / parts - 1) < 1e-9)
+    True
     """
     if of.letters(model) != ("a", "d", "b", "c") or model.form.expression != form().expression:
         raise ValueError(f"the lifetime is derived for the loss of tm.coopetition, got {model.form.expression}")

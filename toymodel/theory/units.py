@@ -32,10 +32,18 @@ GROUPS = ("r", "m_icl", "m_ciwl", "kappa")
 
 
 def group_expressions(form: Form) -> dict[str, sp.Expr]:
-    """length, time and the four groups, in the symbols of `toymodel.reduction.symbols`.
+    """length, time and the four groups, in the symbols of `toymodel.symbols`.
 
-    Arguments: form, that of a model with the mechanisms icl and ciwl, one cost and the loss of `toymodel.coopetition`.
-    Raises ValueError for another one.
+    Arguments:
+        form: that of a model with the mechanisms icl and ciwl, one cost and the loss of `toymodel.coopetition`.
+
+    Returns:
+        name -> expression, for length, time, r, m_icl, m_ciwl and kappa.
+
+    Raises:
+        ValueError for another model.
+
+    Source: `derivations/units.py`.
 
     >>> from toymodel.presets import coopetition
     >>> group_expressions(coopetition().form)["r"]
@@ -67,11 +75,17 @@ def groups(
 
     Arguments:
         model: one with the loss of `toymodel.coopetition`, letters of any number.
-        start: its target norms are used; by default those of the model. The rest as in `toymodel.flow`.
+        start: its target norms are used; by default those of the model.
+        weights, parameters: as in `toymodel.flow`.
 
-    Returns `length` (of vectors), `time` (of the flow), and the groups, which have no unit. Two systems with equal
-    groups, starts in proportion to `length` and times in proportion to `time` are equal (tests: to 1e-9). Raises
-    ValueError for another loss.
+    Returns:
+        `length` (of vectors), `time` (of the flow), and the groups, which have no unit. Two systems with equal groups,
+        starts in proportion to `length` and times in proportion to `time` are equal (tests: to 1e-9).
+
+    Raises:
+        ValueError for another loss.
+
+    Source: `derivations/units.py`.
 
     >>> import toymodel as tm
     >>> found = groups(tm.coopetition())

@@ -37,7 +37,21 @@ MOST_MU, MOST_OF_LEARNING = sp.Rational(1, 4), sp.Rational(1, 4)  # of l1, and o
 def with_weight_decay(model: Model, decay: float = 0.0) -> Model:
     """The model with decay/2 sum |x|^2 added to its loss: a cost decay_x of weight 1 for each vector x.
 
-    Raises ValueError if the model has such names already.
+    Arguments:
+        model: any.
+        decay: rate lambda >= 0, per unit of time; it becomes the parameter `decay` of the loss.
+
+    Returns:
+        A model.
+
+    Raises:
+        ValueError if the model has such names already.
+
+    Source: `derivations/weight_decay.py`.
+
+    >>> import toymodel as tm
+    >>> print(with_weight_decay(tm.induction(), 0.01).expression)
+    decay*(decay_a + decay_b + decay_c) + icl
     """
     parts = json.loads(model.to_json())
     costs = {f"decay_{x}": x for x in model.vectors}
@@ -53,9 +67,19 @@ def with_weight_decay(model: Model, decay: float = 0.0) -> Model:
 
 @cache
 def learning_limit_expression(count: int) -> sp.Expr:
-    """The largest rate of decay at which w/2 (S - prod u)^2 of `count` vectors is still learned, in w, S.
+    """The largest rate of decay at which w/2 (S - prod u)^2 of `count` vectors is still learned.
 
-    For three and more vectors a fold, at prod u = S (n - 2) / (2n - 2); for two, where the learned state reaches zero.
+    Arguments:
+        count: number of vectors, >= 2.
+
+    Returns:
+        The rate in w and S. For three and more vectors a fold, at prod u = S (n - 2) / (2n - 2); for two, where the
+        learned state reaches zero.
+
+    Source: `derivations/weight_decay.py`.
+
+    >>> learning_limit_expression(2)
+    S*w
     """
     w, s = sp.symbols("w S", positive=True)
     n = sp.Integer(count)
@@ -65,9 +89,20 @@ def learning_limit_expression(count: int) -> sp.Expr:
 
 @checked
 def learning_limit(count: int, weight: Any, product: Any) -> Any:
-    """`learning_limit_expression` for arrays: exact for one mechanism alone, loss L_m with the weight w.
+    """`learning_limit_expression` for arrays: exact for one mechanism alone.
 
-    In a product (L1 + mu1)(L2 + mu2) the weight is that of L1 times l2 + mu2, as long as CIWL is hardly learned.
+    Arguments:
+        count: number of its vectors, >= 2.
+        weight, product: w and S, numbers or arrays. In a product (L1 + mu1)(L2 + mu2) the weight is that of L1 times
+            l2 + mu2, as long as CIWL is hardly learned.
+
+    Returns:
+        The rate, per unit of time.
+
+    Source: `derivations/weight_decay.py`.
+
+    >>> float(learning_limit(2, weight=0.5, product=3.0))
+    1.5
     """
     if not isinstance(count, int) or count < 2:
         raise ValueError(f"count must be a whole number >= 2, got {count!r}")
@@ -76,9 +111,16 @@ def learning_limit(count: int, weight: Any, product: Any) -> Any:
 
 @cache
 def icl_threshold_expression() -> sp.Expr:
-    """The rate of decay above which ICL persists, in mu1, alpha, w2, wc, S2.
+    """The rate of decay above which ICL persists.
 
-    Range: leading order in `drive_expression`, which must be below 0.05; 6 % too large where it is 0.01.
+    Returns:
+        The rate in mu1, alpha, w2, wc and S2. Range: leading order in `drive_expression`, which must be below 0.05; 6 %
+        too large where it is 0.01.
+
+    Source: `derivations/weight_decay.py`.
+
+    >>> icl_threshold_expression()
+    8*S2**2*mu1**2*w2**2/(alpha*wc)
     """
     _, w2, wc, _, s2, mu1, alpha = sp.symbols(" ".join(POSITIVE), positive=True)
     return 8 * (mu1 * w2 * s2) ** 2 / (alpha * wc)
@@ -96,9 +138,16 @@ def drive_expression() -> sp.Expr:
 
 @cache
 def ciwl_limit_expression() -> sp.Expr:
-    """The rate of decay above which CIWL is lost, in all of the symbols.
+    """The rate of decay above which CIWL is lost.
 
-    Range: mu1 below a tenth of l1, and a rate that is small against those of learning (6 % at the paper's dimensions).
+    Returns:
+        The rate in S1, S2, w1, w2, wc, mu1 and alpha. Range: mu1 below a tenth of l1, and a rate that is small against
+        those of learning (6 % at the paper's dimensions).
+
+    Source: `derivations/weight_decay.py`.
+
+    >>> sorted(map(str, ciwl_limit_expression().free_symbols))
+    ['S1', 'S2', 'alpha', 'mu1', 'w1', 'w2', 'wc']
     """
     w1, w2, wc, s1, s2, mu1, alpha = sp.symbols(" ".join(POSITIVE), positive=True)
     l1, square = w1 * s1**2 / 2, s2 ** sp.Rational(2, 3)
@@ -109,14 +158,25 @@ def ciwl_limit_expression() -> sp.Expr:
 
 @checked
 def decay_thresholds(model: Model, **parameters: Any) -> dict[str, Any]:
-    """lambda_icl, lambda_ciwl and lambda_max (keys icl, ciwl, learning) of a model like `tm.coopetition`.
+    """The rates of weight decay at which the strategies that survive change: lambda_icl, lambda_ciwl, lambda_max.
 
-    parameters: mu_icl, mu_ciwl, alpha as numbers or arrays (numpy or JAX), by default those of the model; target norms
-    and weights are the model's. Range: mu_ciwl = 0, alpha > 0; icl to leading order in mu_icl / alpha (2 % off at
-    mu_icl / alpha = 0.003, 6 % at 0.01, 29 % at 0.03 for the paper's dimensions) and NaN where `drive_expression`, at
-    the paper's dimensions mu_icl / alpha, exceeds 0.03 (above 0.05 ICL has no fold: as the decay falls it passes into a
-    mixture of both without a jump); ciwl for rates that are small against those of learning (6 %), and NaN for mu_icl
-    above a quarter of l_icl or rates above a quarter of lambda_max; learning while CIWL is hardly learned (2 %).
+    Arguments:
+        model: like `tm.coopetition`; target norms and weights are the model's.
+        parameters: mu_icl, mu_ciwl, alpha as numbers or arrays (numpy or JAX), by default those of the model.
+
+    Returns:
+        The rates, per unit of time, under the keys icl, ciwl and learning. Range: mu_ciwl = 0, alpha > 0. `icl` is to
+        leading order in mu_icl / alpha (2 % off at mu_icl / alpha = 0.003, 6 % at 0.01, 29 % at 0.03 for the paper's
+        dimensions), and NaN where `drive_expression`, at the paper's dimensions mu_icl / alpha, exceeds 0.03 (above
+        0.05
+        ICL has no fold: as the decay falls it passes into a mixture of both without a jump). `ciwl` is for rates that
+        are small against those of learning (6 %), and NaN for mu_icl above a quarter of l_icl or rates above a quarter
+        of lambda_max. `learning` is while CIWL is hardly learned (2 %).
+
+    Raises:
+        ValueError for another model.
+
+    Source: `derivations/weight_decay.py`.
 
     >>> import toymodel as tm
     >>> found = decay_thresholds(tm.coopetition(), mu_icl=1e-3)

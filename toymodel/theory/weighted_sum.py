@@ -33,6 +33,7 @@ from toymodel.batch import check_values
 from toymodel.checks import checked
 from toymodel.model import Form, Model
 from toymodel.reduction import Plane, cost_loss, terms, unlearned_loss
+from toymodel.settings import refuse_fork
 from toymodel.simulation.problem import problem_of_start
 
 PerRun = Float[Array, " run"]
@@ -54,29 +55,28 @@ class Constants(NamedTuple):
 
 
 @checked
-def emergence_time(
-    model: Model,
-    start: xr.Dataset,
-    *,
-    mechanism: str = "icl",
-    horizon: float = 1e5,
-    without: str | None = None,
-    weights: Mapping[str, Any] | None = None,
-    **parameters: Any,
-) -> xr.DataArray:
-    """The time at which a mechanism emerges (its loss is half of the unlearned one), predicted from the start.
+def emergence_time(model: Model, start: xr.Dataset, **options: Any) -> xr.DataArray:
+    """The time at which a mechanism emerges: its loss is half of the unlearned one. Predicted from the start.
 
-    `emergence` of the function of that name, whose arguments these are. NaN where the mechanism does not emerge before
-    `horizon`, and where the prediction does not hold.
+    Arguments:
+        model, start: the loss, and where runs begin.
+        options: further arguments of `emergence`, such as mechanism, horizon and values of parameters.
+
+    Returns:
+        `emergence` of what `emergence` returns, in units of time (steps x step size), for every run. NaN where the
+        mechanism does not emerge before the horizon, and where the prediction does not hold.
+
+    Raises:
+        ValueError for an argument out of range.
+
+    Source: `derivations/plateau.py`.
 
     >>> import toymodel as tm
     >>> model = tm.coopetition()
     >>> float(emergence_time(model, tm.aligned_start(model, overlap=0.1)).round(-1))
     1460.0
     """
-    return emergence(
-        model, start, mechanism=mechanism, horizon=horizon, without=without, weights=weights, **parameters
-    )["emergence"]
+    return emergence(model, start, **options)["emergence"]
 
 
 @checked
@@ -107,7 +107,18 @@ def emergence(
         pace: how fast the loss of the mechanism falls then, over the same in the zeroth order; within 0.4..3.
 
     An integration of 2 x 2 numbers a vector by the Runge-Kutta pair of Dormand and Prince, not a closed form. Measured:
-    benchmarks/theory_emergence.py. Raises ValueError for an argument out of range.
+    benchmarks/theory_emergence.py.
+
+    Raises:
+        ValueError for an argument out of range, RuntimeError in the child of a fork.
+
+    Source: `derivations/plateau.py`.
+
+    >>> import toymodel as tm
+    >>> model = tm.coopetition()
+    >>> found = emergence(model, tm.aligned_start(model, overlap=0.1))
+    >>> bool(abs(found["shift"]) < 0.2), bool(found.drive > 0.4)
+    (True, True)
     """
     check_values("horizon", horizon, np.nextafter(0, 1))
     names = list(model.mechanisms)
@@ -131,6 +142,7 @@ def emergence(
         {p: flat(problem.parameters[p]) for p in form.parameters},
     )
     free = tuple(x in kept for x in form.vectors) * 2
+    refuse_fork()
     with jax.enable_x64(True):
         found = _blocks(form, mechanism, free, state, constants, float(horizon))
     time, shift, drive, pace = (problem.batch.labelled(x) for x in found)
