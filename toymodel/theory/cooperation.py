@@ -66,8 +66,8 @@ def growth(
 
     Returns:
         together, alone and net (per unit of time), and the ratios cooperation and competition. They describe the linear
-        stage of the escape: one shared overlap much larger than all others, residuals of b and c gone, g much below B
-            K.
+        stage of the escape: one shared overlap much larger than all others, residuals of b and c gone, g much below
+        B K.
 
     Raises:
         ValueError for another model.
