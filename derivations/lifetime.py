@@ -83,7 +83,7 @@ def relaxation(page: Page) -> None:
     page.text(r"""So the time of this stage is, with $p = bc$ from the two conserved quantities,""")
     page.equation(r"T_{relaxation}", r"\frac{1}{\mu_{icl} w_{ciwl}} \int \frac{dd}{(S_{ciwl} - d\,p)\,p}")
     page.text(
-        r"""The integral diverges logarithmically where $d\,p \to S_{ciwl}$, so that $\alpha$, which says where the stage
+        r"""The integral diverges logarithmically where $d\,p \to S_{ciwl}$. So $\alpha$, which says where the stage
         is left, makes the time longer by a logarithm of $1/\alpha$. It takes $abc = S_{icl}$ for exact; the library
         integrates the orbit with what is missing of $abc$."""
     )

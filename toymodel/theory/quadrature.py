@@ -29,6 +29,7 @@ from toymodel.theory.plateau import numbers_of, parts_of
 PerRun = Float[np.ndarray, " run"]
 SHARE = 1 - 1 / sp.sqrt(2)  # (1 - x)^2 = 1/2: share of the target at which the loss of a mechanism has halved
 LEARNED = float(SHARE)
+MOST_DAMPING = 0.1  # beyond which the time is NaN
 NODES, DECADES = 8, 8  # Gauss-Legendre nodes in each panel; decades over which the panels shrink to the turning point
 
 
@@ -41,9 +42,10 @@ def escape(
     For models with the mechanisms icl and ciwl that share two vectors, with one or two private ones each. `emergence`
     is the time at which ICL has learned a share 1 - 1/sqrt(2) of its target (its loss has halved), `first` says whether
     CIWL has not by then, and `damping` is the check of validity: the time times the fastest rate at which a vector is
-    damped at the start. Within about 10 % while it is below 0.1, as for small starts; standard normal ones are far
-    outside, where only `toymodel.emergence_time` holds (benchmarks/theory_emergence.py). without="ciwl": the private
-    part of CIWL is held at zero (`first` is then true).
+    damped at the start. Where ICL has two private vectors, the cost on the one is left out of it: the other makes it
+    grow again, and what it had at the start does not matter. `emergence` is NaN where damping exceeds 0.1, and within
+    about 10 % below, as for small starts; standard normal ones are outside, where only `toymodel.emergence_time` holds
+    (benchmarks/theory_emergence.py). without="ciwl": the private part of CIWL is held at zero (`first` is then true).
     """
     icl, ciwl, shared, _ = parts_of(model)
     if len(shared) != 2 or not (1 <= len(icl) <= 2 and 1 <= len(ciwl) <= 2):
@@ -68,16 +70,22 @@ def escape(
     path = Path(u[shared[0]], u[shared[1]], private)
     end = path.reaches("icl", goal["icl"])
     squares = {x: there[x] * (u[x] ** 2 + v[x] ** 2) for x in model.vectors}
+    regrown = icl if len(icl) == 2 else ""
     rates = [
-        sum(damping[t] * np.prod([squares[y] for y in xs if y != x], 0) for t, xs in model.terms.items() if x in xs)
+        sum(
+            damping[t] * np.prod([squares[y] for y in xs if y != x], 0)
+            for t, xs in model.terms.items()
+            if x in xs and not (x in regrown and t in model.costs)
+        )
         for x in model.vectors
         if there[x]
     ]
     time = path.time(end)
+    damped = time * np.max(rates, 0)
     values = {
-        "emergence": time,
+        "emergence": np.where(damped <= MOST_DAMPING, time, np.nan),
         "first": path.learned("ciwl", end) < goal["ciwl"],
-        "damping": time * np.max(rates, 0),
+        "damping": damped,
     }
     return xr.Dataset({name: problem.batch.labelled(value) for name, value in values.items()})
 
