@@ -43,9 +43,10 @@ def escape(
     is the time at which ICL has learned a share 1 - 1/sqrt(2) of its target (its loss has halved), `first` says whether
     CIWL has not by then, and `damping` is the check of validity: the time times the fastest rate at which a vector is
     damped at the start. Where ICL has two private vectors, the cost on the one is left out of it: the other makes it
-    grow again, and what it had at the start does not matter. `emergence` is NaN where damping exceeds 0.1, and within
-    about 10 % below, as for small starts; standard normal ones are outside, where only `toymodel.emergence_time` holds
-    (benchmarks/theory_emergence.py). without="ciwl": the private part of CIWL is held at zero (`first` is then true).
+    grow again, and what it had at the start does not matter. `emergence` is NaN where damping exceeds 0.1, where CIWL
+    is first and where a mechanism has its share at the start; else it is within about 10 %, as for small starts.
+    Standard normal starts are outside, where only `toymodel.emergence_time` holds (benchmarks/theory_emergence.py).
+    without="ciwl": the private part of CIWL is held at zero (`first` is then true).
     """
     icl, ciwl, shared, _ = parts_of(model)
     if len(shared) != 2 or not (1 <= len(icl) <= 2 and 1 <= len(ciwl) <= 2):
@@ -81,10 +82,11 @@ def escape(
         if there[x]
     ]
     time = path.time(end)
-    damped = time * np.max(rates, 0)
+    damped, first = time * np.max(rates, 0), path.learned("ciwl", end) < goal["ciwl"]
+    small = np.all([abs(np.prod([u[x] for x in xs], 0)) < goal[m] for m, xs in model.mechanisms.items()], 0)
     values = {
-        "emergence": np.where(damped <= MOST_DAMPING, time, np.nan),
-        "first": path.learned("ciwl", end) < goal["ciwl"],
+        "emergence": np.where((damped <= MOST_DAMPING) & small & first, time, np.nan),
+        "first": first,
         "damping": damped,
     }
     return xr.Dataset({name: problem.batch.labelled(value) for name, value in values.items()})
