@@ -36,6 +36,7 @@ HORIZON = 50_000
 SETS = ("standard", "scaled", "large", "dims")
 SCALES = (0.01, 0.03, 0.1)
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+SEED, SMALL_SEED = 20_261_128, 17  # on which nothing was tuned: the ranges of the prediction were chosen on seed 2
 
 
 def random_runs(runs: int, seed: int, scaled: bool = False, kind: str = "") -> tuple[xr.Dataset, dict, dict]:
@@ -106,7 +107,7 @@ def score(time: xr.DataArray, predicted: xr.DataArray, ciwl: xr.DataArray | None
     }
 
 
-def small(scale: float, runs: int = 2_000, seed: int = 4) -> xr.Dataset:
+def small(scale: float, runs: int = 2_000, seed: int = SMALL_SEED) -> xr.Dataset:
     """Small starts at the paper's values: predicted, closed, and measured by descent with a step of 1; and t s K."""
     model = tm.coopetition()
     start = tm.random_start(model, range(seed * runs, (seed + 1) * runs), scale=scale)
@@ -144,7 +145,7 @@ def printed(numbers: dict[str, float]) -> None:
 def main(runs: int = 2_000) -> None:
     model, found = tm.coopetition(), []
     for kind in SETS:
-        start, weights, parameters = random_runs(runs, seed=2, kind=kind)
+        start, weights, parameters = random_runs(runs, seed=SEED, kind=kind)
         emergence(model, start.isel(run=slice(0, 2)), weights={t: w[:2] for t, w in weights.items()})  # compiles
         begin = clock.process_time()
         predicted = emergence(model, start, horizon=HORIZON, weights=weights, **parameters)

@@ -507,7 +507,7 @@ def simulations(page: Page) -> None:
         for a in ([], held)
     ]
     predicted = tm.theory.speed_up(model, start)
-    inside = (predicted.damping < 0.1) & pair[0].notnull() & pair[1].notnull()
+    inside = predicted["index"].notnull() & pair[0].notnull() & pair[1].notnull()
     x, y = (predicted["index"].values[inside], (pair[1] / pair[0]).values[inside])
     error = float(np.median(np.abs(x / y - 1)))
     assert error < 0.1 and inside.sum() > 100

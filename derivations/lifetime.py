@@ -74,6 +74,19 @@ def relaxation(page: Page) -> None:
     page.check(
         r"$a^2 + d^2 - b^2$ is conserved for $\alpha = 0$", 2 * (A * flow[A] + D * flow[D] - B * flow[B]) + S1, S1
     )
+    page.check(
+        r"and so is $b^2 - c^2$, which is 0 here; $d$ is learned on $abc = S_{icl}$ at this rate",
+        flow[D].subs({A: S1 / P, C: P / B}),
+        MU * W2 * P * (S2 - D * P),
+    )
+    page.check(r"$b^2 - c^2$ does not change", B * flow[B] - C * flow[C] + S1, S1)
+    page.text(r"""So the time of this stage is, with $p = bc$ from the two conserved quantities,""")
+    page.equation(r"T_{relaxation}", r"\frac{1}{\mu_{icl} w_{ciwl}} \int \frac{dd}{(S_{ciwl} - d\,p)\,p}")
+    page.text(
+        r"""The integral diverges logarithmically where $d\,p \to S_{ciwl}$. So $\alpha$, which says where the stage
+        is left, makes the time longer by a logarithm of $1/\alpha$. It takes $abc = S_{icl}$ for exact; the library
+        integrates the orbit with what is missing of $abc$."""
+    )
 
 
 def coexistence(page: Page) -> None:

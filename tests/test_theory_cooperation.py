@@ -261,3 +261,16 @@ def test_repeated_letters_are_refused():
     for call in calls:
         with pytest.raises(ValueError, match="holds a vector twice"):
             call()
+
+
+def test_no_time_and_no_rate_outside_of_their_range():
+    """Standard normal starts are damped long before they escape; small ones are not, and a long pathway is regrown."""
+    large, small = (tm.random_start(tm.coopetition(), range(50), scale=scale) for scale in (1.0, 0.01))
+    assert escape.escape(tm.coopetition(), large).emergence.isnull().all()
+    assert tm.theory.speed_up(tm.coopetition(), small)["index"].notnull().mean() > 0.9
+    model = tm.long_pathway()
+    start = tm.random_start(model, range(50), **tm.LONG_PATHWAY_START)
+    assert tm.theory.speed_up(model, start)["index"].notnull().mean() > 0.9
+    found = tm.theory.growth(tm.coopetition(), large)
+    assert found.net.isnull().any()
+    assert bool((found.net.dropna("seed") > 0).all())

@@ -29,6 +29,7 @@ from toymodel.theory.quadrature import LEARNED, SHARE, escape
 
 B, K1, K2, GA, GD = sp.symbols("B k1 k2 g_a g_d", positive=True)
 SCALE, D0 = sp.symbols("sigma d0", positive=True)
+MOST_LOST = 0.2  # of the growth rate, by the cost, to first order
 T1, T2, D_C, GAMMA = sp.symbols("T1 T2 d_C gamma", positive=True)
 
 
@@ -67,7 +68,8 @@ def growth(
     Returns:
         together, alone and net (per unit of time), and the ratios cooperation and competition. They describe the linear
         stage of the escape: one shared overlap much larger than all others, residuals of b and c gone, g much below
-        B K.
+        B K: net and competition, which are of first order in g / (B K), are NaN where the cost takes more than a fifth
+        of the rate.
 
     Raises:
         ValueError for another model.
@@ -93,12 +95,13 @@ def growth(
     charge = damping[cost] if cost else np.zeros(problem.batch.runs)
     factor = np.max([np.abs(of("overlap", x)) for x in shared], 0)
     values = (factor, drive["icl"], drive["ciwl"], charge * square[ciwl], charge * square[icl])
-    return xr.Dataset(
-        {
-            name: problem.batch.labelled(sp.lambdify((B, K1, K2, GA, GD), expression, "numpy")(*values))
-            for name, expression in growth_expressions().items()
-        }
-    )
+    found = {
+        name: sp.lambdify((B, K1, K2, GA, GD), expression, "numpy")(*values)
+        for name, expression in growth_expressions().items()
+    }
+    linear = found["together"] - found["net"] <= MOST_LOST * found["together"]
+    found |= {name: np.where(linear, found[name], np.nan) for name in ("net", "competition")}
+    return xr.Dataset({name: problem.batch.labelled(value) for name, value in found.items()})
 
 
 @checked
@@ -113,10 +116,9 @@ def speed_up(
 
     Returns:
         `index`; `with_ciwl` and `without_ciwl`, the two times (steps x step size); `first` and `damping` as in
-        `escape`. A ratio of one-dimensional quadratures, valid where `damping` is below 0.1 (published model). No
-        standard normal start of the published model is in that range: take the ratio of two `emergence_time` there,
-        which is coarser. With CIWL starting larger than the others the damping by d matters little and the range is
-        wider. Measured errors of all three: benchmarks/theory_cooperation.py.
+        `escape`. A ratio of one-dimensional quadratures, NaN where `damping` of either exceeds 0.1. No standard normal
+        start of the published model is in that range: take the ratio of two `emergence_time` there, which is coarser.
+        Measured errors: benchmarks/theory_cooperation.py.
 
     Raises:
         ValueError for another model.

@@ -29,6 +29,7 @@ from toymodel.theory.plateau import numbers_of, parts_of
 PerRun = Float[np.ndarray, " run"]
 SHARE = 1 - 1 / sp.sqrt(2)  # (1 - x)^2 = 1/2: share of the target at which the loss of a mechanism has halved
 LEARNED = float(SHARE)
+MOST_DAMPING = 0.1  # beyond which the time is NaN
 NODES, DECADES = 8, 8  # Gauss-Legendre nodes in each panel; decades over which the panels shrink to the turning point
 
 
@@ -45,11 +46,13 @@ def escape(
 
     Returns, for every run:
         emergence: the time (steps x step size) at which ICL has learned a share 1 - 1/sqrt(2) of its target: its loss
-            has halved.
+            has halved. NaN where damping exceeds 0.1, where CIWL is first and where a mechanism has its share at the
+            start; else it is within about 10 %. Where ICL has two private vectors, the cost on the one is left out: the
+            other makes it grow again, and what it had at the start does not matter.
         first: whether CIWL has not by then.
-        damping: the time times the fastest rate at which a vector is damped at the start, the check of validity. The
-            time is within about 10 % while it is below 0.1, as for small starts; standard normal ones are far outside,
-            where only `emergence_time` holds (benchmarks/theory_emergence.py).
+        damping: the time times the fastest rate at which a vector is damped at the start, the check of validity.
+            Standard normal starts are far outside of the range, where only `emergence_time` holds
+            (benchmarks/theory_emergence.py).
 
     Raises:
         ValueError for another model.
@@ -86,16 +89,23 @@ def escape(
     path = Path(u[shared[0]], u[shared[1]], private)
     end = path.reaches("icl", goal["icl"])
     squares = {x: there[x] * (u[x] ** 2 + v[x] ** 2) for x in model.vectors}
+    regrown = icl if len(icl) == 2 else ""
     rates = [
-        sum(damping[t] * np.prod([squares[y] for y in xs if y != x], 0) for t, xs in model.terms.items() if x in xs)
+        sum(
+            damping[t] * np.prod([squares[y] for y in xs if y != x], 0)
+            for t, xs in model.terms.items()
+            if x in xs and not (x in regrown and t in model.costs)
+        )
         for x in model.vectors
         if there[x]
     ]
     time = path.time(end)
+    damped, first = time * np.max(rates, 0), path.learned("ciwl", end) < goal["ciwl"]
+    small = np.all([abs(np.prod([u[x] for x in xs], 0)) < goal[m] for m, xs in model.mechanisms.items()], 0)
     values = {
-        "emergence": time,
-        "first": path.learned("ciwl", end) < goal["ciwl"],
-        "damping": time * np.max(rates, 0),
+        "emergence": np.where((damped <= MOST_DAMPING) & small & first, time, np.nan),
+        "first": first,
+        "damping": damped,
     }
     return xr.Dataset({name: problem.batch.labelled(value) for name, value in values.items()})
 

@@ -33,6 +33,7 @@ from toymodel.theory.plateau import numbers_of
 from toymodel.theory.quadrature import LEARNED
 
 MOST_DAMPING, MOST_OF_ONE = 0.2, 0.3  # the mean g t, and that of A, b or c, beyond which the closed form is NaN
+MOST_STARTED, CLEARLY = 0.1, 1.05  # of what is learned, at the start; what the first has over the second in k_m / T_m
 DOUBLINGS = 28  # of Carlson's algorithm: each brings the arguments nearer to one another by a factor of 4
 DRAWS = 400_000
 
@@ -105,8 +106,9 @@ def small_start_time(
         mechanism: the name of one.
 
     Returns, for every run:
-        emergence: the time at which its loss is half of the unlearned one; NaN where `damping` exceeds 0.2, or
-            the largest of the three rates, times t, 0.3.
+        emergence: the time at which its loss is half of the unlearned one; NaN where `damping` exceeds 0.2, where
+            the fastest rate at which the start damps a vector, times t, exceeds 0.3, where a mechanism has more than
+            a tenth of that at the start, and where it is not first by 5 % of k_m / T_m.
         damping: g t, with g the mean over A, b and c of the rates at which the residuals of the start damp them.
         first: the mechanism that is learned first, which has the largest k_m / T_m.
 
@@ -140,18 +142,21 @@ def small_start_time(
     end = _square_at(mixed, b, c, goal)
     time = divergence_time(mixed, b, c, strength)
     time = time - carlson(end, *(np.maximum(end + x**2 - mixed**2, 0) for x in (b, c))) / strength
-    rates = {
-        x: sum(damping[t] * np.prod([v[y] ** 2 for y in xs if y != x], 0) for t, xs in model.terms.items() if x in xs)
-        for x in model.vectors
-    }
+    rates = {x: _rate(model, damping, {y: v[y] ** 2 for y in v}, x) for x in model.vectors}
     of_mixed = sum(drive[m] ** 2 * rates[x] for m, x in private.items()) / strength**2
     three = np.stack([np.broadcast_to(r, time.shape) for r in (of_mixed, rates[shared[0]], rates[shared[1]])])
     mean = three.mean(0)
+    fastest = np.max([_rate(model, damping, {y: u[y] ** 2 + v[y] ** 2 for y in u}, x) for x in model.vectors], 0)
     slowed = mean * time
     with np.errstate(invalid="ignore", divide="ignore"):
         clock = np.where(slowed > 1e-9, -np.log1p(-slowed) / np.where(mean > 0, mean, 1), time)
-        holds = (slowed < MOST_DAMPING) & (three.max(0) * time < MOST_OF_ONE) & (time > 0)
+        holds = (slowed < MOST_DAMPING) & (fastest * time < MOST_OF_ONE) & (time > 0)
     shares = np.stack([drive[m] / np.prod([target[x] for x in model.mechanisms[m]], 0) for m in private])
+    others = np.delete(shares, list(private).index(mechanism), 0).max(0)
+    holds &= shares[list(private).index(mechanism)] > CLEARLY * others
+    for xs in model.mechanisms.values():
+        started = abs(np.prod([u[x] / target[x] for x in xs], 0))
+        holds &= started < MOST_STARTED * LEARNED
     found = {
         "emergence": np.where(holds, clock, np.nan),
         "damping": slowed,
@@ -181,6 +186,11 @@ def universal_quantiles(levels: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95))
     check_values("levels", levels)
     a, b, c = np.random.default_rng(0).standard_normal((3, DRAWS))
     return np.quantile(divergence_time(a, b, c, 1.0), levels)
+
+
+def _rate(model: Model, damping: Mapping[str, Any], squares: Mapping[str, Any], x: str) -> Any:
+    """The rate at which vectors of these squared norms damp the vector x."""
+    return sum(damping[t] * np.prod([squares[y] for y in xs if y != x], 0) for t, xs in model.terms.items() if x in xs)
 
 
 def _square_at(mixed: np.ndarray, b: np.ndarray, c: np.ndarray, goal: np.ndarray) -> np.ndarray:

@@ -99,7 +99,8 @@ def emergence(
         without: a mechanism whose private vectors (those that no other one has) are held at zero.
 
     Returns, for every run:
-        emergence: the time, to first order; NaN where it does not hold, which is outside of the ranges below.
+        emergence: the time, to first order; NaN where it does not hold, which is outside of the ranges below,
+            and where the overlaps of a mechanism start with a product beyond that of its targets.
         frozen: the time of the zeroth order, the weighted sum of the losses.
         shift: what the first order changes, as a share of the time; within -0.2..0.2.
         drive: the slope of the loss in the mechanism at that time over that of the unlearned mechanisms; above 0.4.
@@ -147,6 +148,8 @@ def emergence(
         found = _blocks(form, mechanism, free, state, constants, float(horizon))
     time, shift, drive, pace = (problem.batch.labelled(x) for x in found)
     holds = (abs(shift) < LARGEST_SHIFT) & (drive > LEAST_DRIVE) & (pace > PACE[0]) & (pace < PACE[1])
+    for letters in form.mechanisms.values():  # nothing is learned at the start
+        holds &= problem.batch.labelled(abs(np.prod([of("overlap", x) / of("target_norm", x) for x in letters], 0)) < 1)
     return xr.Dataset(
         {
             "emergence": time.where(holds & (time <= horizon)),

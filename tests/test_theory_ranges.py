@@ -1,0 +1,68 @@
+"""No plausible nonsense: what the theory returns from random inputs of any size is NaN, or what a flow measures."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import toymodel as tm
+
+pytestmark = pytest.mark.slow
+
+MODEL = tm.coopetition(mu_ciwl=0.0)
+
+
+def drawn(runs: int, seed: int):
+    """Starts, weights and parameters over many decades: norms, scales of starts and of residuals, alpha, mu."""
+    draw = np.random.default_rng(seed)
+
+    def along(values) -> xr.DataArray:
+        return xr.DataArray(values, dims="run", coords={"run": np.arange(runs)})
+
+    def spread(low: float, high: float) -> xr.DataArray:
+        return along(np.exp(draw.uniform(np.log(low), np.log(high), runs)))
+
+    scale = spread(0.01, 3)
+    start = tm.aligned_start(
+        MODEL,
+        overlap={x: scale * draw.standard_normal(runs) for x in "abcd"},
+        residual={x: scale * abs(draw.standard_normal(runs)) * spread(0.1, 10) for x in "abcd"},
+        target_norm={x: spread(1, 10) for x in "abcd"},
+    )
+    weights = {t: spread(1e-4, 1e-3) for t in MODEL.terms}
+    return start, weights, {"alpha": spread(1e-3, 1), "mu_icl": spread(1e-4, 1)}
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """300 of them, and when each mechanism emerges by gradient flow."""
+    start, weights, parameters = drawn(300, seed=12)
+    times = np.geomspace(1e-2, 1e6, 3000)
+    run = tm.flow(MODEL, start, 1e6, times=times, weights=weights, progress=False, **parameters)
+    return start, weights, parameters, tm.measure(run).emergence.sel(mechanism="icl", drop=True)
+
+
+@pytest.mark.parametrize("name", ["emergence", "escape", "small_start_time"])
+def test_a_time_is_nan_or_right(runs, name):
+    start, weights, parameters, measured = runs
+    others = {"horizon": 1e6} if name == "emergence" else {}
+    said = getattr(tm.theory, name)(MODEL, start, weights=weights, **others, **parameters)["emergence"]
+    both = said.notnull() & measured.notnull()
+    error = abs(said / measured - 1).values[both]
+    assert both.sum() > 10
+    assert error.max() < 0.5
+    assert int(((said < 5e5) & measured.isnull()).sum()) == 0
+
+
+def test_a_bump_is_nan_or_a_share(runs):
+    start, weights, parameters, _ = runs
+    height = tm.theory.bump(MODEL, start, weights=weights, **parameters)["height"].dropna("run")
+    assert bool(((height >= -1e-12) & (height < 2)).all())
+
+
+def test_what_grows_is_positive(runs):
+    start, weights, parameters, _ = runs
+    found = tm.theory.growth(MODEL, start, weights=weights, **parameters)
+    for name in found:
+        values = found[name].dropna("run")
+        assert bool(np.isfinite(values).all()) and bool((values >= 0).all())
+    assert bool((found.cooperation >= 1).all())
