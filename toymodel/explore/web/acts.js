@@ -22,6 +22,22 @@ function actOf(text) {
   return act;
 }
 
+// An Error for an intervention that does not fit the model, as Python raises it.
+function checkActs(acts, model, loss) {
+  const { vectors, letters } = kernelOf(model, loss);
+  for (const act of acts) {
+    const allowed = act.kind === "Block" ? letters[act.term] : vectors.join("");
+    if (allowed === undefined) throw new Error(`Block: unknown term ${act.term}; the model has ${Object.keys(letters).join(", ")}`);
+    const wrong = [...act.vectors].find((x) => !allowed.includes(x));
+    if (wrong || (!act.vectors && ["Clamp", "Freeze"].includes(act.kind))) throw new Error(`${act.kind}: the vectors are ${[...allowed].join(", ")}, got ${act.vectors || "none"}`);
+    const known = act.kind === "Change" ? kernelOf(model, act.loss || loss).parameters : [];
+    const unknown = Object.keys(act.parameters).find((name) => !known.includes(name));
+    if (unknown) throw new Error(`Change: unknown parameter ${unknown}; the loss has ${known.join(", ") || "none"}`);
+    if (!(act.at >= 0) || !(act.until === undefined || act.until > act.at)) throw new Error(`${act.kind}: until must be later than ${act.at}, got ${act.until}`);
+  }
+  return acts;
+}
+
 function valueIn(text, whole) {
   const quoted = /^(["'])(.*)\1$/s.exec(text.trim());
   if (quoted) return quoted[2];

@@ -74,9 +74,10 @@ function buildControls() {
 function buildLosses(preset) {
   const choices = [...preset.losses, ...Object.keys(preset.typed)], select = document.getElementById("loss");
   select.innerHTML = choices.map((text) => `<option value="${escaped(text === preset.loss ? "" : text)}">${escaped(text)}</option>`).join("");
-  document.getElementById("terms").innerHTML = Object.entries(preset.terms).map(([t, letters]) => preset.mechanisms.includes(t)
+  const chosen = STATE.loss || preset.loss;
+  document.getElementById("terms").innerHTML = `<b>L</b> = ${escaped(chosen)}<br>${Object.entries(preset.terms).map(([t, letters]) => preset.mechanisms.includes(t)
     ? `<b class="${t}">${escaped(t)}</b> = ½ mean (${[...letters].map((x) => `${x}*`).join("⊗")} − ${[...letters].join("⊗")})²`
-    : `<b>${escaped(t)}</b> = ½ mean (${[...letters].join("⊗")})²`).join("<br>");
+    : `<b>${escaped(t)}</b> = ½ mean (${[...letters].join("⊗")})²`).join("<br>")}`;
 }
 
 function vectorTable(preset) {
@@ -118,7 +119,7 @@ function actBox(preset, act, k) {
   if (act.kind === "Clamp") parts.push(field("overlap", "overlap", act.overlap, "target"), field("residual", "residual", act.residual, "0"));
   if (act.kind === "Change") {
     parts.push(choice("loss", "loss", [["", "as it is"], ...[...preset.losses, ...Object.keys(preset.typed)].map((t) => [t, t])], act.loss));
-    for (const name of Object.keys(parametersOf(STATE))) parts.push(field(`p-${name}`, name, act.parameters[name], "as it is"));
+    for (const name of kernelOf(STATE.preset, act.loss || STATE.loss || preset.loss).parameters) parts.push(field(`p-${name}`, name, act.parameters[name], "as it is"));
   }
   parts.push(field("at", "from", act.at), field("until", "until", act.until, "end"));
   box.className = "act";
@@ -141,7 +142,7 @@ function setAct(preset, k, name, text, input) {
     const act = state.acts[k], number = text === "" ? undefined : Number(text);
     if (name.startsWith("p-")) { if (number === undefined) delete act.parameters[name.slice(2)]; else act.parameters[name.slice(2)] = number; }
     else if (["vectors", "term"].includes(name)) act[name] = text;
-    else if (name === "loss") act.loss = text || undefined;
+    else if (name === "loss") [act.loss, act.parameters] = [text || undefined, {}];
     else act[name] = name === "at" ? number ?? 0 : number;
   });
 }

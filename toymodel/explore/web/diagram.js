@@ -8,12 +8,6 @@ function axisValues(view, axis) {
   return Array.from({ length: n }, (_, i) => Number((low * (high / low) ** (i / (n - 1))).toPrecision(12)));
 }
 
-// What can be varied: parameters, scales, norms of targets, the step size.
-function axesOf(state) {
-  const { vectors } = PRESETS[state.preset];
-  return [...Object.keys(parametersOf(state)), "scale", "lr", ...vectors.flatMap((x) => [`scale_${x}`, `target_norm_${x}`])];
-}
-
 // Rows of work from coarse to fine: each cell once, {index, columns, level}.
 function rowsOf(size) {
   const seen = new Set(), found = [];
@@ -122,7 +116,7 @@ function drawDiagram() {
   const total = view.size ** 2, share = DIAGRAM.cells.size / total;
   document.getElementById("diagram-note").textContent = `${share < 1 ? `${Math.round(100 * share)} % of ${total} runs. ` : `${total} runs${Number.isFinite(DIAGRAM.took) ? ` in ${(DIAGRAM.took / 1000).toFixed(1)} s` : ""}. `}A click shows the run of that place. With the keyboard: arrow keys move the cross, Enter shows the run.`;
   if (view.colour === "phase") legend("legend-diagram", Object.entries(PHASES).filter(([name]) => [...DIAGRAM.cells.values()].some((c) => c.phase === name)).map(([name, colour]) => [colour, name, "box"]));
-  else legend("legend-diagram", values ? [[shade(0), `${view.colour} of ICL: ${numberText(values[0])}`, "box"], [shade(0.5), numberText(Math.sqrt(values[0] * values[1])), "box"], [shade(1), numberText(values[1]), "box"], ["#d9d9d9", view.colour === "emergence" ? "ICL does not emerge" : "ICL does not emerge", "box"], ...(view.colour === "lifetime" ? [["#5b3a6e", "ICL is learned at the end", "box"]] : [])] : []);
+  else legend("legend-diagram", values ? [[shade(0), `${view.colour} of ICL: ${numberText(values[0])}`, "box"], [shade(0.5), numberText(Math.sqrt(values[0] * values[1])), "box"], [shade(1), numberText(values[1]), "box"], ["#d9d9d9", "ICL does not emerge", "box"], ...(view.colour === "lifetime" ? [[COLOURS.other, "ICL is learned at the end", "box"]] : [])] : []);
 }
 
 function axisName(name) { return AXES[name] ?? name.replace(/^(scale|target_norm)_(.)$/, (_, kind, x) => `${kind === "scale" ? "scale of" : "norm of the target of"} ${x}`); }
@@ -143,7 +137,7 @@ function shade(share) { return SHADES[Math.min(Math.max(Math.round(share * (SHAD
 function colourOfCell(cell, range) {
   const { colour } = STATE.view;
   if (colour === "phase") return PHASES[cell.phase] ?? COLOURS[cell.winner] ?? "#d9d9d9";
-  if (colour === "lifetime" && cell.lasts) return "#5b3a6e";
+  if (colour === "lifetime" && cell.lasts) return COLOURS.other;
   if (!(cell[colour] > 0)) return "#d9d9d9";
   return shade(Math.log(cell[colour] / range[0]) / (Math.log(range[1] / range[0]) || 1));
 }
@@ -167,8 +161,8 @@ function pixels(range) {
 function buildDiagramTools() {
   const { view } = STATE, options = (names, chosen) => names.map((n) => `<option value="${n}" ${n === chosen ? "selected" : ""}>${escaped(axisName(n))}</option>`).join("");
   const ends = (axis) => `<input type="number" step="any" data-view="${axis}low" aria-label="lowest ${axis === "x" ? "horizontal" : "vertical"} value" value="${view[`${axis}low`]}"> to <input type="number" step="any" data-view="${axis}high" aria-label="highest ${axis === "x" ? "horizontal" : "vertical"} value" value="${view[`${axis}high`]}">`;
-  document.getElementById("diagram-tools").innerHTML = `<label>Across <select data-view="x">${options(axesOf(STATE), view.x)}</select></label>${ends("x")}
-<label>Up <select data-view="y">${options(axesOf(STATE), view.y)}</select></label>${ends("y")}
+  document.getElementById("diagram-tools").innerHTML = `<span class="range"><label>Across <select data-view="x">${options(axesOf(STATE), view.x)}</select></label>${ends("x")}</span>
+<span class="range"><label>Up <select data-view="y">${options(axesOf(STATE), view.y)}</select></label>${ends("y")}</span>
 <label>Cells <select data-view="size">${[16, 32, 64, 128].map((n) => `<option ${n === view.size ? "selected" : ""}>${n}</option>`).join("")}</select></label>
 <label>Colour <select data-view="colour">${["phase", "emergence", "lifetime"].map((n) => `<option value="${n}" ${n === view.colour ? "selected" : ""}>${n === "phase" ? "phase" : `${n} of ICL`}</option>`).join("")}</select></label><span class="save" data-of="diagram"></span>`;
   wireViews(document.getElementById("diagram-tools"));

@@ -1,6 +1,6 @@
 // Axes and lines as text of SVG.
 
-const SPACE = { left: 58, right: 14, top: 12, bottom: 42 };
+const SPACE = { left: 58, right: 28, top: 12, bottom: 42 };
 
 // A scale: numbers to pixels and back. `low` and `high` are ends of the axis, `from` and `to` their pixels.
 function scaleOf(low, high, from, to, log = false) {

@@ -8,6 +8,9 @@ function square(x) { return x * x; }
 // A problem: {model, loss, dims, parameters, weights, targets, y, acts, steps, lr}. `y` holds u, then v, of all vectors;
 // `acts` are interventions {kind, vectors, term, overlap, residual, loss, parameters, at, until}, in units of time.
 
+// A kernel from its text, for a loss that was typed.
+function kernelFrom(text) { return eval(`(${text})`); }
+
 function kernelOf(model, loss) {
   const kernel = KERNELS[`${model}: ${loss}`];
   if (!kernel) throw new Error(`the loss "${loss}" is not printed for ${model}`);
@@ -45,7 +48,8 @@ function stageAt(problem, begin, y) {
   }
   const gates = kernel.gates.map(([term, x]) => active.some((act) => act.kind === "Block" && act.term === term
     && (act.vectors || kernel.letters[term]).includes(x)) ? 0 : 1);
-  const values = kernel.parameters.map((name) => parameters[name]);
+  const values = kernel.parameters.map((name) => parameters[name]), without = kernel.parameters[values.indexOf(undefined)];
+  if (without) throw new Error(`the loss "${loss}" needs a value of ${without}: give it one in the intervention`);
   const constants = Float64Array.from([...problem.targets, ...problem.weights, ...values, ...gates]);
   const moving = [];
   for (let j = 0; j < 2 * n; j++) if (!fixed.has(j % n)) moving.push(j);
@@ -132,5 +136,6 @@ function descend(problem, marks = []) {
 function ended(record, kernel, watch, last, unit, y) {
   const finite = y.every(Number.isFinite), measures = measuresOf(kernel, watch, last, unit);
   if (!finite) { measures.winner = "diverged"; if (measures.phase) measures.phase = "diverged"; }
-  return { record, measures, y: Array.from(y), finite };
+  const inside = Object.fromEntries(kernel.mechanisms.map((name, m) => [name, watch.inside[m]]));
+  return { record, measures, inside, y: Array.from(y), finite };
 }

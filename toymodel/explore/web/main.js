@@ -15,6 +15,7 @@ function complain(message) {
 function change(make, group = "") {
   const before = structuredClone(STATE), now = performance.now();
   make(STATE);
+  fit(STATE);
   if (!group || group !== LAST.group || now - LAST.at > 1500) HISTORY.push(before);
   if (HISTORY.length > 200) HISTORY.shift();
   LAST = { group, at: now };
@@ -35,7 +36,7 @@ function render() {
 }
 
 function renderNow() {
-  const key = JSON.stringify([STATE.preset, STATE.loss, STATE.acts.map(({ kind, term }) => [kind, term]), Object.keys(PRESETS[STATE.preset].typed)]);
+  const key = JSON.stringify([STATE.preset, STATE.loss, STATE.acts.map(({ kind, term, loss }) => [kind, term, loss]), Object.keys(PRESETS[STATE.preset].typed)]);
   if (key !== BUILT) { BUILT = key; buildControls(); buildDiagramTools(); }
   for (const [id, value] of [["preset", STATE.preset], ["loss", STATE.loss], ["start", STATE.start], ["integrator", STATE.integrator]]) document.getElementById(id).value = value;
   for (const field of document.querySelectorAll("[data-view]")) if (document.activeElement !== field) field.value = STATE.view[field.dataset.view];
@@ -88,6 +89,7 @@ function askLater() {
   clearTimeout(askTimer);
   const key = hashOf(STATE);
   if (PREDICTED && PREDICTED.key !== key) { PREDICTED = null; drawRun(); }
+  if (!PREDICTED && RUN.finite) document.getElementById("theory").textContent = "Theory: computing …";
   askTimer = setTimeout(async () => {
     const state = structuredClone(STATE), dims = dimsOf(state, PRESETS[state.preset]);
     if (RUN.problem.own && state.start !== "aligned") {
@@ -99,7 +101,7 @@ function askLater() {
     if (!found || key !== hashOf(STATE)) return;
     PREDICTED = { key, ...Object.fromEntries(Object.entries(found).map(([name, value]) => [name, value ?? NaN])) };
     drawRun();
-    document.getElementById("summary").textContent = `${summaryOf(RUN)} ${theoryText(PREDICTED)}`;
+    document.getElementById("theory").textContent = theoryText(PREDICTED);
   }, 300);
 }
 
@@ -120,7 +122,7 @@ async function useLoss(text) {
 function learnLoss(name, found) {
   const key = `${name}: ${found.loss}`;
   KERNELS_TYPED[key] = found.kernel;
-  KERNELS[key] = Function(`return ${found.kernel}`)();
+  KERNELS[key] = kernelFrom(found.kernel);
   PRESETS[name].typed[found.loss] = { parameters: found.parameters };
 }
 

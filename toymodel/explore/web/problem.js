@@ -16,11 +16,18 @@ function problemOf(state, presets, drawn = {}) {
   });
   const entries = (letters) => [...letters].reduce((product, x) => product * dims[preset.vectors.indexOf(x)], 1);
   const weights = Object.entries(preset.terms).map(([t, letters]) => get(`weight_${t}`, 1 / entries(letters)));
-  const parameters = { ...preset.parameters, ...(preset.typed?.[state.loss]?.parameters ?? {}) };
+  const parameters = { ...parametersAt(state, preset) };
   for (const name of Object.keys(parameters)) parameters[name] = get(name, parameters[name]);
   const lr = get("lr", 1), { steps } = state;
-  const loss = state.loss || preset.loss, acts = state.acts.map((act) => onSteps(act, lr, steps * lr));
+  const loss = state.loss || preset.loss, acts = checkActs(state.acts, state.preset, loss).map((act) => onSteps(act, lr, steps * lr));
   return { model: state.preset, loss, parameters, weights, targets, y: [...u, ...v], acts, steps, lr, own: start.own };
+}
+
+// The parameters of the loss that was chosen, and their usual values.
+function parametersAt(state, preset) {
+  if (preset.typed[state.loss]) return preset.typed[state.loss].parameters;
+  const used = kernelOf(state.preset, state.loss || preset.loss).parameters;
+  return Object.fromEntries(Object.entries(preset.parameters).filter(([name]) => used.includes(name)));
 }
 
 function endOf(state) { return state.steps * (state.values.lr ?? 1); }

@@ -15,6 +15,22 @@ function viewOf(name) {
   return { x: "scale", xlow: 0.05, xhigh: 1, y: "lr", ylow: 0.1, yhigh: 1 };
 }
 
+// What can be varied in a diagram: parameters, scales, norms of targets, the step size.
+function axesOf(state) {
+  const { vectors } = PRESETS[state.preset];
+  return [...Object.keys(parametersOf(state)), "scale", "lr", ...vectors.flatMap((x) => [`scale_${x}`, `target_norm_${x}`])];
+}
+
+// Chooses other axes where the loss does not have the parameter of one.
+function fit(state) {
+  const known = axesOf(state), { view } = state;
+  for (const [axis, other] of [["x", "y"], ["y", "x"]]) {
+    if (known.includes(view[axis]) && (axis === "x" || view.x !== view.y)) continue;
+    Object.assign(view, { [axis]: known.includes("scale") && view[other] !== "scale" ? "scale" : "lr", [`${axis}low`]: 0.1, [`${axis}high`]: 1 });
+  }
+  return state;
+}
+
 function hashOf(state) {
   const usual = usualState(state.preset), found = new URLSearchParams();
   if (state.preset !== "coopetition") found.set("preset", state.preset);
@@ -43,7 +59,7 @@ function stateOf(hash) {
   if (!["paper", "random", "aligned"].includes(state.start)) throw new Error(`start must be paper, random or aligned, got ${state.start}`);
   if (!["descent", "flow"].includes(state.integrator)) throw new Error(`integrator must be descent or flow, got ${state.integrator}`);
   for (const [name, least] of [["steps", 1], ["seed", 0]]) if (!(Number.isInteger(state[name]) && state[name] >= least)) throw new Error(`${name} must be a whole number >= ${least}, got ${state[name]}`);
-  return state;
+  return fit(state);
 }
 
 function numberIn(name, text) {
@@ -56,7 +72,7 @@ function numberIn(name, text) {
 
 const OF_MODEL = (state, name) => name in parametersOf(state) || name.startsWith("dim_");
 
-function parametersOf(state) { return PRESETS[state.preset].typed[state.loss]?.parameters ?? PRESETS[state.preset].parameters; }
+function parametersOf(state) { return parametersAt(state, PRESETS[state.preset]); }
 
 function table(names, values) { return `{${names.map((name, i) => `"${name}": ${values[i]}`).join(", ")}}`; }
 
@@ -65,20 +81,26 @@ function pythonOf(state, problem) {
   const preset = PRESETS[state.preset], { vectors } = preset, n = vectors.length, dims = dimsOf(state, preset);
   const resized = dims.some((d, i) => d !== preset.dims[i]), parameters = Object.entries(problem.parameters);
   const lines = ["import toymodel as tm", ""];
-  if (state.loss && preset.typed[state.loss]) {
+  if (state.loss) {
     const terms = Object.entries(preset.terms), part = (all) => `{${all.map(([t, letters]) => `"${t}": "${letters}"`).join(", ")}}`;
     const mechanisms = terms.filter(([t]) => preset.mechanisms.includes(t)), costs = terms.filter(([t]) => !preset.mechanisms.includes(t));
     lines.push("model = tm.Model.from_expression(", `    ${JSON.stringify(state.loss)},`, `    ${part(mechanisms)},`, `    ${table(vectors, dims)},`);
     if (costs.length) lines.push(`    costs=${part(costs)},`);
-    lines.push(`    parameters={${parameters.map(([name, value]) => `"${name}": ${value}`).join(", ")}},`, ")");
+    if (parameters.length) lines.push(`    parameters={${parameters.map(([name, value]) => `"${name}": ${value}`).join(", ")}},`);
+    lines.push(")");
   } else {
     const given = parameters.map(([name, value]) => `${name}=${value}`);
     if (resized) given.push(`dims=[${dims.join(", ")}]`);
     lines.push(`model = tm.${state.preset}(${given.join(", ")})`);
   }
   const moved = Object.keys(state.values).filter((name) => !OF_MODEL(state, name) && name !== "lr" && !name.startsWith("weight_"));
-  if (state.start !== "aligned" && !moved.length && !problem.own) lines.push(`start = tm.${state.start}_start(model, ${state.seed})`);
-  else {
+  const scaled = moved.filter((name) => /^(target_)?scale(_|$)/.test(name)), drawn = state.start !== "aligned" && !problem.own;
+  if (drawn && !moved.length) lines.push(`start = tm.${state.start}_start(model, ${state.seed})`);
+  else if (drawn && state.start === "random" && scaled.length === moved.length) {
+    const factors = (kind) => vectors.map((x) => (state.values[kind] ?? 1) * (state.values[`${kind}_${x}`] ?? 1));
+    const given = ["scale", "target_scale"].filter((kind) => factors(kind).some((f) => f !== 1)).map((kind) => `    ${kind}=${table(vectors, factors(kind))},`);
+    lines.push("start = tm.random_start(", `    model,`, `    ${state.seed},`, ...given, ")");
+  } else {
     const part = (name, values) => `    ${name}=${table(vectors, values)},`;
     lines.push("start = tm.aligned_start(", "    model,", part("overlap", problem.y.slice(0, n)), part("residual", problem.y.slice(n)), part("target_norm", problem.targets), ")");
   }
@@ -96,7 +118,7 @@ function sweepOf(state, problem, size = state.view.size) {
   const preset = PRESETS[state.preset], axes = [state.view.x, state.view.y], dims = dimsOf(state, preset);
   const range = (axis) => `log(${state.view[`${axis}low`]}, ${state.view[`${axis}high`]}, ${size})`;
   const fixed = Object.fromEntries(Object.entries(state.values).filter(([name]) => !axes.includes(name) && !(name in parametersOf(state)) && name !== "lr"));
-  const model = state.loss && preset.typed[state.loss] ? modelTable(state, dims, problem) : { preset: state.preset, ...problem.parameters };
+  const model = state.loss ? modelTable(state, dims, problem) : { preset: state.preset, ...problem.parameters };
   let { start } = state;
   if (problem.own) {
     start = "aligned";

@@ -7,10 +7,10 @@ function drawTimeline(state, x) {
   const place = (time) => Math.min(Math.max(x.at(Math.max(time, x.log ? x.low : 0)), x.from), x.to);
   const bars = state.acts.map((act, k) => {
     const from = place(act.at), to = Math.max(place(Math.min(act.until ?? end, end)), from + 4), top = 3 + k * ROW;
-    const text = textOf(act), says = `${text}, from ${act.at} until ${act.until ?? "the end"}`;
+    const late = from > x.from + 0.6 * (x.to - x.from), text = textOf(act), says = `${text}, from ${act.at} until ${act.until ?? "the end"}`;
     const grip = (part, px) => `<rect class="end" data-act="${k}" data-part="${part}" tabindex="0" role="slider" aria-label="${escaped(act.kind)}: ${part === "at" ? "from" : "until"}" aria-valuemin="0" aria-valuemax="${end}" aria-valuenow="${part === "at" ? act.at : act.until ?? end}" x="${px - 5}" y="${top}" width="10" height="${ROW - 6}" rx="3" fill="${INK.cost}"/>`;
     return `<rect data-act="${k}" data-part="both" tabindex="0" role="slider" aria-label="${escaped(says)}" aria-valuemin="0" aria-valuemax="${end}" aria-valuenow="${act.at}" x="${from}" y="${top}" width="${to - from}" height="${ROW - 6}" rx="4" fill="${KIND[act.kind]}"/>
-<text x="${Math.min(from + 9, x.to - 150)}" y="${top + 14}" pointer-events="none">${escaped(text.replace(/, (at|until)=[^,)]*/g, "").replace(/\((at|until)=[^,)]*,? ?/, "("))}</text>${grip("at", from)}${grip("until", to)}`;
+<text x="${late ? from - 10 : from + 9}" y="${top + 14}" text-anchor="${late ? "end" : "start"}" pointer-events="none">${escaped(text.replace(/, (at|until)=[^,)]*/g, "").replace(/\((at|until)=[^,)]*,? ?/, "("))}</text>${grip("at", from)}${grip("until", to)}`;
   });
   const focused = document.activeElement?.dataset, kept = focused?.act !== undefined ? `[data-act="${focused.act}"][data-part="${focused.part}"]` : "";
   const none = `<text x="${x.from}" y="18" fill="#565c66">no intervention; add one under Interventions</text>`;

@@ -66,7 +66,7 @@ function theoryMarks(theory) {
 }
 
 function drawOverlaps(state, run) {
-  const width = widthOf("overlaps"), height = 260, { record } = run, { vectors } = PRESETS[state.preset];
+  const width = widthOf("overlaps"), height = 300, { record } = run, { vectors } = PRESETS[state.preset];
   const x = timeScale(state, run, width), all = vectors.flatMap((v) => record[`overlap_${v}`]).filter(Number.isFinite);
   const low = Math.min(0, ...all), high = Math.max(...all, 1e-300), y = scaleOf(low - 0.03 * (high - low), high + 0.06 * (high - low), height - SPACE.bottom, SPACE.top);
   let inside = `<line x1="${x.from}" x2="${x.to}" y1="${y.at(0)}" y2="${y.at(0)}" stroke="#8b919b"/>`;
@@ -115,7 +115,7 @@ function drawPlane(state, run) {
     note.textContent = missing;
     return;
   }
-  const kernel = kernelOf(problem.model, problem.loss), width = widthOf("plane"), height = 260, [a, b, c, d] = problem.targets;
+  const kernel = kernelOf(problem.model, problem.loss), width = widthOf("plane"), height = 300, [a, b, c, d] = problem.targets;
   const constants = Float64Array.from([...problem.targets, ...problem.weights, ...kernel.parameters.map((name) => problem.parameters[name])]);
   const made = record.overlap_b.map((value, i) => value * record.overlap_c[i]), share = record.overlap_a.map((value, i) => (value * made[i]) / (a * b * c));
   const high = Math.max(...record.overlap_d.filter(Number.isFinite), 0.3 * d), wide = Math.max(...made.filter(Number.isFinite), 0.5 * (a * b * c) ** (2 / 3));
@@ -131,7 +131,7 @@ function drawPlane(state, run) {
   inside += `<path class="line" d="${zeroLines(xs, ys, along, x, y)}" stroke="${COLOURS.shared}" stroke-dasharray="6 4"/>`;
   inside += `<path class="line" d="${zeroLines(xs, ys, across, x, y)}" stroke="${COLOURS.ciwl}" stroke-dasharray="6 4"/>`;
   inside += line(xs, xs.map((p) => (d * b * c) / p), x, y, COLOURS.cost, 'stroke-width="1.2"');
-  const on = share.map((s) => s > 0.9);
+  const learned = run.inside.icl, on = record.loss_icl.map((loss) => loss < learned);
   inside += line(made, record.overlap_d, x, y, "#8b919b", 'stroke-width="1.3"');
   inside += line(made.map((p, i) => (on[i] ? p : NaN)), record.overlap_d, x, y, COLOURS.icl, 'stroke-width="3"');
   const last = made.length - 1;
@@ -140,7 +140,9 @@ function drawPlane(state, run) {
   if (Number.isFinite(fold)) inside += upright(fold, x, y, INK.shared, "fold", 'stroke-dasharray="2 3"');
   put("plane", width, height, frame(width, height, x, y, { xlabel: "p = bc", ylabel: "d", inside, clip: "in-plane" }));
   legend("legend-plane", [[COLOURS.shared, "dp/dt = 0", "dashed"], [COLOURS.ciwl, "dd/dt = 0", "dashed"], [COLOURS.cost, "CIWL learned"], ["#8b919b", "run"], [COLOURS.icl, "run, ICL learned"]]);
-  note.textContent = on.some(Boolean) ? "Arrows hold while the run is blue: on abc = S_icl without residuals, b = c." : "The run does not come to the slow manifold: ICL is not learned to 90 %.";
+  const most = Math.max(...share.filter(Number.isFinite));
+  const acts = problem.acts.length ? " It leaves out interventions." : "";
+  note.textContent = `Arrows: the slow flow on abc = S_icl without residuals, b = c.${acts} This run comes to ${Math.round(100 * most)} % of S_icl.${Number.isFinite(fold) ? "" : " No fold here."}`;
 }
 
 // The p at which coexistence ends, NaN where there is none.

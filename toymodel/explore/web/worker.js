@@ -14,7 +14,7 @@ if (typeof WorkerGlobalScope !== "undefined" && self instanceof WorkerGlobalScop
   self.onmessage = ({ data }) => {
     if (data.job) {
       job = data.job;
-      for (const [key, text] of Object.entries(job.kernels)) KERNELS[key] = Function(`return ${text}`)();
+      for (const [key, text] of Object.entries(job.kernels)) KERNELS[key] = kernelFrom(text);
       return;
     }
     self.postMessage({ id: job.id, index: data.row.index, columns: data.row.columns, cells: diagramRow(job, data.row) });
