@@ -16,6 +16,7 @@ import math
 import threading
 import webbrowser
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -49,7 +50,7 @@ def serve(port: int = 0, browser: bool = True) -> None:
 def made_server(port: int = 0) -> ThreadingHTTPServer:
     """The server, listening; the page is made when it is first asked for."""
     server = ThreadingHTTPServer((HOSTS[0], port), Handler)
-    server.daemon_threads = True
+    server.daemon_threads = False  # closing waits for answers: a thread that is killed inside of a compiler aborts
     return server
 
 
@@ -86,11 +87,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, kind: str, text: str) -> None:
         content = text.encode()
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        with suppress(ConnectionError):  # the page was closed
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing of each request."""

@@ -5,13 +5,13 @@ const shown = []; // {update}: what is refreshed whenever the state has changed
 
 // Position of a slider for a value, and back. On a logarithmic slider that may be 0, its left end is 0.
 function sliderOf({ low, high, log, zero, whole }) {
-  const scale = scaleOf(low, high, zero ? 20 : 0, POSITIONS, log);
+  const scale = scaleOf(low, high, zero ? 1 : 0, POSITIONS, log);
   return {
     at: (value) => (zero && value < low ? 0 : Math.round(scale.at(Math.min(Math.max(value, low), high)))),
     back: (position) => {
-      if (zero && position < 20) return 0;
+      if (zero && position < 1) return 0;
       const value = scale.back(position);
-      return whole ? Math.round(value) : Number(value.toPrecision(3));
+      return whole ? Math.round(value) : Number(value.toPrecision(4));
     },
   };
 }
@@ -28,7 +28,12 @@ function valueRow(spec, get, set) {
 }
 
 function wireValue(range, field, spec, slider, get, set) {
-  range.addEventListener("input", () => change((state) => set(state, slider.back(Number(range.value))), `slider ${spec.name}`));
+  range.addEventListener("input", () => {
+    const position = Number(range.value), now = get(STATE), way = Math.sign(position - slider.at(now));
+    let value = slider.back(position);
+    if (spec.whole && value === now) value = Math.min(Math.max(now + way, spec.low), spec.high); // a key moves by one at least
+    change((state) => set(state, value), `slider ${spec.name}`);
+  });
   field.addEventListener("change", () => {
     const value = field.value === "" ? null : Number(field.value), wrong = value !== null && (!Number.isFinite(value) || value < (spec.least ?? 0) || value > (spec.most ?? Infinity) || (spec.whole && !Number.isInteger(value)) || (spec.positive && value === 0));
     if (wrong) {
