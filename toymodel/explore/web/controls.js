@@ -46,7 +46,7 @@ function wireValue(range, field, spec, slider, get, set) {
     const value = get(STATE);
     range.value = slider.at(value);
     range.setAttribute("aria-valuetext", numberText(value));
-    if (document.activeElement !== field) field.value = Number(value.toPrecision(6));
+    if (document.activeElement !== field) field.value = Number(value.toPrecision(5));
   });
 }
 

@@ -1,6 +1,6 @@
 // The phase diagram: cells are computed in worker threads, coarse to fine, or by the server; a click shows the run.
 
-const DIAGRAM = { id: 0, cells: new Map(), workers: [], cross: null, key: "", began: 0, took: NaN, timer: 0 };
+const DIAGRAM = { id: 0, cells: new Map(), workers: [], cross: null, key: "", began: 0, took: NaN, timer: 0, picture: null };
 const COARSE = [8, 4, 2, 1]; // every so many columns and rows
 
 function axisValues(view, axis) {
@@ -144,7 +144,9 @@ function colourOfCell(cell, range) {
 
 // All cells as a small picture; one that is not there yet takes the colour of its coarse neighbour.
 function pixels(range) {
-  const { size } = STATE.view, canvas = document.createElement("canvas");
+  const { size, colour } = STATE.view, key = [DIAGRAM.id, DIAGRAM.cells.size, size, colour].join();
+  if (DIAGRAM.picture?.key === key) return DIAGRAM.picture.data;
+  const canvas = document.createElement("canvas");
   canvas.width = canvas.height = size;
   const pen = canvas.getContext("2d");
   for (let j = 0; j < size; j++) for (let i = 0; i < size; i++) {
@@ -153,7 +155,8 @@ function pixels(range) {
     pen.fillStyle = cell ? colourOfCell(cell, range) : "#f1f2f4";
     pen.fillRect(i, size - 1 - j, 1, 1);
   }
-  return canvas.toDataURL();
+  DIAGRAM.picture = { key, data: canvas.toDataURL() };
+  return DIAGRAM.picture.data;
 }
 
 // ---- use ------------------------------------------------------------------------------------------------------------

@@ -172,7 +172,11 @@ function wire() {
   wireDiagram();
   window.addEventListener("hashchange", () => begin());
   let sizing = 0;
-  window.addEventListener("resize", () => { clearTimeout(sizing); sizing = setTimeout(() => { drawRun(); drawDiagram(); }, 100); });
+  new ResizeObserver(() => {
+    WIDTHS.clear();
+    clearTimeout(sizing);
+    sizing = setTimeout(() => { if (RUN) { drawRun(); drawDiagram(); } }, 60);
+  }).observe(document.querySelector("main"));
 }
 
 async function begin() {

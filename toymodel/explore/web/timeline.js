@@ -7,10 +7,12 @@ function drawTimeline(state, x) {
   const place = (time) => Math.min(Math.max(x.at(Math.max(time, x.log ? x.low : 0)), x.from), x.to);
   const bars = state.acts.map((act, k) => {
     const from = place(act.at), to = Math.max(place(Math.min(act.until ?? end, end)), from + 4), top = 3 + k * ROW;
-    const late = from > x.from + 0.6 * (x.to - x.from), text = textOf(act), says = `${text}, from ${act.at} until ${act.until ?? "the end"}`;
+    const text = textOf(act), short = text.replace(/, (at|until)=[^,)]*/g, "").replace(/\((at|until)=[^,)]*,? ?/, "(");
+    const fits = to - from > 7 * short.length + 24, late = !fits && from - x.from > x.to - to; // beside a short bar, where there is room
+    const says = `${text}, from ${act.at} until ${act.until ?? "the end"}`;
     const grip = (part, px) => `<rect class="end" data-act="${k}" data-part="${part}" tabindex="0" role="slider" aria-label="${escaped(act.kind)}: ${part === "at" ? "from" : "until"}" aria-valuemin="0" aria-valuemax="${end}" aria-valuenow="${part === "at" ? act.at : act.until ?? end}" x="${px - 5}" y="${top}" width="10" height="${ROW - 6}" rx="3" fill="${INK.cost}"/>`;
     return `<rect data-act="${k}" data-part="both" tabindex="0" role="slider" aria-label="${escaped(says)}" aria-valuemin="0" aria-valuemax="${end}" aria-valuenow="${act.at}" x="${from}" y="${top}" width="${to - from}" height="${ROW - 6}" rx="4" fill="${KIND[act.kind]}"/>
-<text x="${late ? from - 10 : from + 9}" y="${top + 14}" text-anchor="${late ? "end" : "start"}" pointer-events="none">${escaped(text.replace(/, (at|until)=[^,)]*/g, "").replace(/\((at|until)=[^,)]*,? ?/, "("))}</text>${grip("at", from)}${grip("until", to)}`;
+<text x="${late ? from - 10 : fits ? from + 9 : to + 10}" y="${top + 14}" text-anchor="${late ? "end" : "start"}" pointer-events="none">${escaped(short)}</text>${grip("at", from)}${grip("until", to)}`;
   });
   const focused = document.activeElement?.dataset, kept = focused?.act !== undefined ? `[data-act="${focused.act}"][data-part="${focused.part}"]` : "";
   const none = `<text x="${x.from}" y="18" fill="#565c66">no intervention; add one under Interventions</text>`;

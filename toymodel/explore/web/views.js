@@ -2,7 +2,12 @@
 
 const NEAR = { icl: "ICL", ciwl: "CIWL" };
 
-function widthOf(id) { return Math.max(300, Math.round(document.getElementById(id).getBoundingClientRect().width) || 600); }
+const WIDTHS = new Map(); // asking for a width between two changes makes the browser lay the page out each time
+
+function widthOf(id) {
+  if (!WIDTHS.has(id)) WIDTHS.set(id, Math.max(280, Math.round(document.getElementById(id).getBoundingClientRect().width) || 600));
+  return WIDTHS.get(id);
+}
 
 function put(id, width, height, content) {
   const svg = document.getElementById(id);
@@ -117,8 +122,10 @@ function drawPlane(state, run) {
   }
   const kernel = kernelOf(problem.model, problem.loss), width = widthOf("plane"), height = 300, [a, b, c, d] = problem.targets;
   const constants = Float64Array.from([...problem.targets, ...problem.weights, ...kernel.parameters.map((name) => problem.parameters[name])]);
-  const made = record.overlap_b.map((value, i) => value * record.overlap_c[i]), share = record.overlap_a.map((value, i) => (value * made[i]) / (a * b * c));
-  const high = Math.max(...record.overlap_d.filter(Number.isFinite), 0.3 * d), wide = Math.max(...made.filter(Number.isFinite), 0.5 * (a * b * c) ** (2 / 3));
+  // Two signs can change together without changing the loss, so that p may be taken as positive.
+  const product = record.overlap_b.map((value, i) => value * record.overlap_c[i]), made = product.map(Math.abs), ds = record.overlap_d.map((value, i) => value * Math.sign(product[i]));
+  const share = record.overlap_a.map((value, i) => (value * product[i]) / (a * b * c));
+  const high = Math.max(...ds.filter(Number.isFinite), 0.3 * d), wide = Math.max(...made.filter(Number.isFinite), 0.5 * (a * b * c) ** (2 / 3));
   const x = scaleOf(0.08 * wide, 1.1 * wide, SPACE.left, width - SPACE.right), y = scaleOf(0, 1.1 * high, height - SPACE.bottom, SPACE.top);
   const count = 48, xs = Array.from({ length: count }, (_, i) => x.low + ((x.high - x.low) * i) / (count - 1)), ys = Array.from({ length: count }, (_, i) => y.low + ((y.high - y.low) * (i + 0.02)) / count);
   const along = new Float64Array(count * count), across = new Float64Array(count * count), out = new Float64Array(2);
@@ -132,10 +139,10 @@ function drawPlane(state, run) {
   inside += `<path class="line" d="${zeroLines(xs, ys, across, x, y)}" stroke="${COLOURS.ciwl}" stroke-dasharray="6 4"/>`;
   inside += line(xs, xs.map((p) => (d * b * c) / p), x, y, COLOURS.cost, 'stroke-width="1.2"');
   const learned = run.inside.icl, on = record.loss_icl.map((loss) => loss < learned);
-  inside += line(made, record.overlap_d, x, y, "#8b919b", 'stroke-width="1.3"');
-  inside += line(made.map((p, i) => (on[i] ? p : NaN)), record.overlap_d, x, y, COLOURS.icl, 'stroke-width="3"');
+  inside += line(made, ds, x, y, "#8b919b", 'stroke-width="1.3"');
+  inside += line(made.map((p, i) => (on[i] ? p : NaN)), ds, x, y, COLOURS.icl, 'stroke-width="3"');
   const last = made.length - 1;
-  inside += `<circle cx="${x.at(made[last])}" cy="${y.at(record.overlap_d[last])}" r="4.5" fill="${COLOURS.loss}"/>`;
+  inside += `<circle cx="${x.at(made[last])}" cy="${y.at(ds[last])}" r="4.5" fill="${COLOURS.loss}"/>`;
   const fold = foldOf(problem);
   if (Number.isFinite(fold)) inside += upright(fold, x, y, INK.shared, "fold", 'stroke-dasharray="2 3"');
   put("plane", width, height, frame(width, height, x, y, { xlabel: "p = bc", ylabel: "d", inside, clip: "in-plane" }));
