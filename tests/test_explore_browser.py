@@ -41,12 +41,10 @@ def opened(browser):
     """Opens an address, without any network, and fails where the page reports an error."""
     contexts, wrong = [], []
 
-    def opens(address, theory=False, **options):
+    def opens(address, **options):
         context = browser.new_context(viewport={"width": 1300, "height": 900}, accept_downloads=True, **options)
         context.route(lambda url: url.startswith("http") and "127.0.0.1" not in url, lambda route: route.abort())
         contexts.append(context)
-        if not theory:  # its first prediction compiles for many seconds
-            context.route("**/theory", lambda route: route.fulfill(json={"emergence": {}, "end": None, "winner": None}))
         shown = context.new_page()
         shown.set_default_timeout(20_000)
         shown.on("pageerror", lambda error: wrong.append(str(error)))
@@ -307,11 +305,15 @@ def test_the_server_answers_its_own_page_only(served):
         refused.value.close()
 
 
-@pytest.mark.slow
-def test_the_served_page_draws_predictions(opened, served):
-    shown = opened(served + "#start=aligned", theory=True)
-    shown.wait_for_function("PREDICTED !== null", timeout=100_000)
-    told = tm.theory.emergence(tm.coopetition(), tm.aligned_start(tm.coopetition())).emergence.item()
-    assert shown.evaluate("PREDICTED.emergence.icl") == pytest.approx(told)
+def test_predictions_of_theory_are_drawn(opened, file, served):
+    shown = opened(served + "#start=aligned&view.size=16")
+    shown.wait_for_function("PREDICTED !== null")
+    settled(shown)
     assert "Theory: ICL emerges at" in shown.inner_text("#theory") and "ICL ends at" in shown.inner_text("#theory")
     assert shown.locator("#losses text", has_text="ICL ends").count() == 1
+    lasts = tm.theory.lifetime(tm.coopetition(), tm.aligned_start(tm.coopetition())).lifetime.item()
+    assert shown.evaluate("RUN.theory.end - RUN.theory.emergence.icl") == pytest.approx(lasts)
+    alone = opened(file)
+    assert "Theory: ICL emerges at 4,661" in alone.inner_text("#theory")  # the run: 4,667
+    blocked = opened(file + "#interventions=Block(%22ciwl%22)")
+    assert "no prediction" in blocked.inner_text("#theory")

@@ -7,17 +7,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import sympy as sp
-
-from toymodel.explore import printer
+from toymodel.explore import predictions, printer
 from toymodel.explore.content import PRESETS, data, losses
 from toymodel.model import Model
-from toymodel.presets import coopetition
 from toymodel.simulation import rosenbrock
-from toymodel.symbolic import System
-from toymodel.theory import slow_manifold, transience
 
-ENGINE = ("engine.js", "flow.js", "acts.js", "problem.js", "worker.js")
+ENGINE = ("engine.js", "flow.js", "emergence.js", "acts.js", "problem.js", "worker.js")
 INTERFACE = ("state.js", "draw.js", "views.js", "controls.js", "timeline.js", "diagram.js", "save.js", "main.js")
 
 
@@ -30,34 +25,19 @@ def part(name: str) -> str:
 def engine() -> str:
     """The JavaScript that computes: printed mathematics, then what is written by hand around it."""
     kernels = [
-        f"KERNELS[{json.dumps(f'{name}: {text}')}] = {kernel(model)};"
+        f"KERNELS[{json.dumps(f'{name}: {text}')}] = {kernel(model, predicted=i == 0)};"
         for name in PRESETS
-        for text, model in losses(PRESETS[name]()).items()
+        for i, (text, model) in enumerate(losses(PRESETS[name]()).items())  # its own loss comes first
     ]
     table = {name: getattr(rosenbrock, name).tolist() for name in "ACD"}
     rodas = f"const RODAS = {json.dumps({'gamma': rosenbrock.GAMMA, **table})};"
-    return "\n".join(
-        ["const KERNELS = {};", *kernels, printer.follow(), rodas, f"const THEORY = {theory()};", *map(part, ENGINE)]
-    )
+    told = f"const THEORY = {predictions.slow_plane()}, WEIGHTED = {predictions.ranges()};"
+    return "\n".join(["const KERNELS = {};", *kernels, printer.follow(), rodas, told, *map(part, ENGINE)])
 
 
-def kernel(model: Model) -> str:
-    """The JavaScript object of a model's loss (`toymodel.explore.printer`)."""
-    return printer.kernel(model.form)
-
-
-def theory() -> str:
-    """What is printed of `toymodel.theory`, for the loss of the paper: the slow manifold and its fold."""
-    system = System(coopetition().form)
-    p, d = transience.MISSING[2], system.planes["d"].u
-    printed = {
-        "velocity": printer.function({"p": [p, d], "c": system.constants}, slow_manifold.velocity()),
-        "fold": printer.function({"c": system.constants}, [transience.fold()]),
-        "crowding": printer.function(
-            {"p": [p], "c": system.constants}, [*transience.forces(), sp.sympify(transience.crowding())]
-        ),
-    }
-    return "{" + ",\n".join(f"{name}: {text}" for name, text in printed.items()) + "}"
+def kernel(model: Model, predicted: bool = True) -> str:
+    """The JavaScript object of a model's loss (`toymodel.explore.printer`); predicted: with that of emergence."""
+    return printer.kernel(model.form, predictions.emergence(model.form) if predicted else {})
 
 
 def html(served: bool = False) -> str:

@@ -85,8 +85,8 @@ def function(
     return "\n".join([f"function ({signature}) {{", *lines, "}"])
 
 
-def kernel(form: Form) -> str:
-    """The JavaScript object of one form of loss."""
+def kernel(form: Form, more: Mapping[str, str] | None = None) -> str:
+    """The JavaScript object of one form of loss, with more of its entries."""
     system = System(form)
     gated = System(form, frozenset((t, x) for t, letters in form.terms.items() for x in letters))
     shared = {"y": system.coordinates, "c": gated.constants}
@@ -112,6 +112,7 @@ def kernel(form: Form) -> str:
         "gated": steps(gated),
         "jacobian": function(shared, flat, stages=gated.staged),
         "unlearned": function({"c": gated.constants}, bare),
+        **(more or {}),
     }
     return "{" + ",\n".join(f"{name}: {value}" for name, value in parts.items()) + "}"
 

@@ -3,7 +3,7 @@
     POST loss       a loss typed as text: its kernel in JavaScript, or the message with which `Model` refuses it
     POST start      draws of Python for any seed and numbers of entries
     POST diagram    the measures of a grid of runs, by the compiled kernel (`toymodel.sweep`)
-    POST theory     what `toymodel.theory` predicts for a run
+    POST theory     how long ICL lasts and what is learned in the end, by `toymodel.theory`
 
 Questions and answers are JSON. Only this machine can ask: the server listens on 127.0.0.1, and answers neither a
 request for another host's name nor one that is not JSON, which a page of another site cannot send unasked.
@@ -31,7 +31,6 @@ from toymodel.sweeps.execute import execute
 from toymodel.sweeps.grid import parameters_of, start_of, weights_of
 from toymodel.theory.asymptotics import asymptotic_strategy
 from toymodel.theory.transience import lifetime
-from toymodel.theory.weighted_sum import emergence
 
 MOST_BYTES = 1_000_000  # of a question
 HOSTS = ("127.0.0.1", "localhost")
@@ -142,23 +141,19 @@ def diagram(question: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def theory(question: Mapping[str, Any]) -> dict[str, Any]:
-    """Emergence of each mechanism, the end of ICL, and what is learned in the end.
+    """The lifetime of ICL, and what is learned in the end; the page itself predicts the emergence.
 
     NaN, or no winner, where theory says nothing: with interventions, and outside of its ranges.
     """
     declared = sweep_of({**question["sweep"], "over": {}})
     if declared.interventions:
-        return {"emergence": {}, "end": math.nan, "winner": None}
+        return {"lifetime": math.nan, "winner": None}
     start = start_of(declared, {}, 1)
     given = {"weights": weights_of(declared, {}), **parameters_of(declared, {})}
-    horizon = float(declared.steps * declared.lr)
-    times = {
-        m: float(emergence(declared.model, start, mechanism=m, horizon=horizon, **given)["emergence"].item())
-        for m in declared.model.mechanisms
+    return {
+        "lifetime": _where_it_holds(lambda: lifetime(declared.model, start, **given)["lifetime"].item(), math.nan),
+        "winner": _where_it_holds(lambda: asymptotic_strategy(declared.model, start, **given).item(), None),
     }
-    lasting = _where_it_holds(lambda: lifetime(declared.model, start, **given)["lifetime"].item(), math.nan)
-    winner = _where_it_holds(lambda: asymptotic_strategy(declared.model, start, **given).item(), None)
-    return {"emergence": times, "end": times.get("icl", math.nan) + lasting, "winner": winner}
 
 
 def _where_it_holds(predict: Callable[[], Any], nothing: Any) -> Any:

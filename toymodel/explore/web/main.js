@@ -58,7 +58,10 @@ function renderNow() {
 }
 
 function drawRun() {
-  TIME = drawLosses(STATE, RUN, PREDICTED);
+  const told = PREDICTED?.key === hashOf(STATE) ? PREDICTED : {}, emergence = emergenceOf(RUN.problem);
+  RUN.theory = { emergence, end: emergence.icl + told.lifetime, winner: told.winner };
+  document.getElementById("theory").textContent = theoryText(RUN.theory);
+  TIME = drawLosses(STATE, RUN, RUN.theory);
   drawTimeline(STATE, TIME);
   drawOverlaps(STATE, RUN);
   drawPlane(STATE, RUN);
@@ -88,8 +91,6 @@ let askTimer = 0;
 function askLater() {
   clearTimeout(askTimer);
   const key = hashOf(STATE);
-  if (PREDICTED && PREDICTED.key !== key) { PREDICTED = null; drawRun(); }
-  if (!PREDICTED && RUN.finite) document.getElementById("theory").textContent = "Theory: computing …";
   askTimer = setTimeout(async () => {
     const state = structuredClone(STATE), dims = dimsOf(state, PRESETS[state.preset]);
     if (RUN.problem.own && state.start !== "aligned") {
@@ -99,9 +100,8 @@ function askLater() {
     if (PREDICTED?.key === key) return;
     const found = await ask("theory", { sweep: sweepOf(state, RUN.problem) });
     if (!found || key !== hashOf(STATE)) return;
-    PREDICTED = { key, ...Object.fromEntries(Object.entries(found).map(([name, value]) => [name, value ?? NaN])) };
+    PREDICTED = { key, lifetime: found.lifetime ?? NaN, winner: found.winner };
     drawRun();
-    document.getElementById("theory").textContent = theoryText(PREDICTED);
   }, 300);
 }
 
