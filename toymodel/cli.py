@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 import toymodel as tm
+from toymodel.explore import cli as explorer
 from toymodel.network import cli as network
 from toymodel.sweeps import cli as sweeps
 from toymodel.sweeps.cli import PRESETS, model_named
@@ -45,6 +46,7 @@ app = typer.Typer(
 app.command()(sweeps.sweep)
 app.command()(sweeps.plot)
 app.command()(network.train)
+app.command()(explorer.explore)
 
 
 def _version(wanted: bool) -> None:
@@ -59,7 +61,7 @@ def options(
         bool, typer.Option("--version", help="Say which version this is.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Run one simulation or a sweep, train networks, make the figures, look into a file."""
+    """Run one simulation or a sweep, explore in the browser, train networks, make the figures, look into a file."""
 
 
 @app.command()
