@@ -4,6 +4,9 @@ import re
 import shutil
 from importlib.metadata import version as installed
 from pathlib import Path
+from typing import Any
+
+from toymodel.explore.page import html
 
 ROOT = Path(__file__).parent.parent
 HERE = Path(__file__).parent
@@ -33,7 +36,7 @@ suppress_warnings = ["myst.header"]
 GENERATED = ("derivations", "gallery.md", "changelog.md", "figures")
 
 
-def copied(app: object) -> None:
+def copied(_app: object) -> None:
     """Puts what lies elsewhere beside the pages: the derivations, the figures with their captions, the changes."""
     for name in GENERATED:
         path = HERE / name
@@ -102,6 +105,13 @@ def plain(_app: object, _what: str, _name: str, _of: object, _options: object, l
     lines[:] = found
 
 
-def setup(app: object) -> None:
-    app.connect("autodoc-process-docstring", plain, priority=100)  # pyright: ignore
-    app.connect("builder-inited", copied)  # pyright: ignore
+def explorer(app: Any, failed: Exception | None) -> None:
+    """The explorer beside the pages, as one file."""
+    if failed is None:
+        (Path(app.outdir) / "explorer_page.html").write_text(html(), "utf-8")
+
+
+def setup(app: Any) -> None:
+    app.connect("build-finished", explorer)
+    app.connect("autodoc-process-docstring", plain, priority=100)
+    app.connect("builder-inited", copied)
