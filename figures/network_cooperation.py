@@ -54,6 +54,7 @@ def main() -> None:
     if "given" in large:
         later += f", with the second half given {over(large['given'], large['full'], budget[big, 'given'])}"
     alone = budget[big, "icl_only"] / float(landmarks(curves("transformer_full")).emergence.median())
+    never = int(large["icl_only"].isnull().sum())
     small = {kind: of for (system, kind), of in steps.items() if system == few}
     assert (small["icl_only"] / small["full"]).mean() < 1.2 and (high["icl_only"] > 1.8 * high["full"]).all()
     assert (high["icl_only"] > 8 * high["given"]).all() and (small["blocked"] < small["full"]).all()
@@ -68,8 +69,8 @@ def main() -> None:
     {spread(high["icl_only"] / high["full"], 1)} times as long as full data, and
     {spread(high["icl_only"] / high["given"], 1)} times as long as with the second half given. Where CIWL is blocked
     on full data (M held at zero) ICL comes sooner in both. (d) Transformer: {said[big, "full"]} on full data,
-    {said[big, "icl_only"]} on ICL-only data: times as long, by seed, {later}. Without the second half they stay at
-    chance to {alone:.1f} times the step at which flip passes 1/2 on full data."""
+    {said[big, "icl_only"]} on ICL-only data: times as long, by seed, {later}. From scratch {never} of {large["icl_only"].size} seeds do not
+    come by {alone:.1f} times the step at which flip passes 1/2 on full data."""
     plotting.finish(__file__, fig, caption)
 
 

@@ -144,18 +144,18 @@ BARRIER = replace(  # the barrier that ICL has to pass is higher and CIWL slower
 TRANSFORMER = Experiment(
     name="transformer_full",
     network="transformer",
-    classes=GaussianClasses(classes=12_800, exemplars=20, features=64, noise=0.75, mean=1.5, spectrum=1.0),
+    classes=GaussianClasses(classes=12_800, exemplars=20, features=64, noise=0.72, mean=1.5, spectrum=1.0),
     rule=Rule(Sequences(), rate=1e-4, batch=32, evaluation_batch=256),
-    steps=40_000,
+    steps=80_000,
     every=1000,
-    keep=tuple(range(0, 40_001, 4000)),
+    keep=tuple(range(0, 80_001, 4000)),
 )
 # steps of CIWL-only runs, of which others take the second half (for ICL-only data) or all (to go on from); in units of
 # the emergence of ICL, about 10,500 steps, they lie where the paper's do
-WINDOW = (12_000, 24_000, 32_000, 64_000, 128_000)
-SWITCH = (8000, 12_000, 16_000, 20_000, 26_000)
-RATES = (2e-4, 5e-5, 2.5e-5)  # beside that of TRANSFORMER
-THREE: dict[str, Any] = {"seeds": 3}
+WINDOW = (12_000, 24_000, 36_000, 64_000)
+SWITCH = (8000, 12_000, 20_000)
+RATES = (4e-4, 2e-4, 5e-5)  # beside that of TRANSFORMER
+THREE: dict[str, Any] = {"steps": 56_000, "seeds": 3}
 
 
 def of_transformer() -> list[Experiment]:
@@ -164,11 +164,14 @@ def of_transformer() -> list[Experiment]:
     end, rule = Weights(full.name, full.steps, half), full.rule
     ciwl = full.on("ciwl_only", "ciwl", steps=max(WINDOW), keep=tuple(sorted({*WINDOW, *SWITCH})), seeds=3)
 
+    given: dict[str, Any] = {**THREE, "steps": 32_000}
+    shorter: dict[str, Any] = {**THREE, "steps": 36_000}  # where ICL has emerged by then, or does not
+
     def options(**named: float | str) -> dict[str, Any]:
-        return {"options": tuple(named.items()), **THREE}
+        return {"options": tuple(named.items()), **shorter}
 
     def classes(**changes: Any) -> dict[str, Any]:
-        return {"classes": replace(full.classes, **changes), **THREE}
+        return {"classes": replace(full.classes, **changes), **shorter}
 
     def rated(name: str, rate: float, kind: str, steps: int) -> Experiment:
         slower = round(steps * rule.rate / rate / 1000) * 1000
@@ -179,23 +182,23 @@ def of_transformer() -> list[Experiment]:
         full,
         full.on("icl_only", "icl", steps=64_000),
         full.on("icl_given_end", "icl", steps=24_000, every=500, held=end),
-        full.on("matched", matched=True, steps=24_000, **THREE),
-        full.on("icl_blocked", forbidden=("previous",), **THREE),
-        full.on("ciwl_blocked", forbidden=("own",), **THREE),
+        full.on("matched", matched=True, **(THREE | {"steps": 24_000})),
+        full.on("icl_blocked", forbidden=("previous",), **shorter),
+        full.on("ciwl_blocked", forbidden=("own",), **shorter),
         full.on("one_layer", **options(layers=1)),
         full.on("sinusoidal", **options(positions="sinusoidal")),
         full.on("rotary", **options(positions="rotary")),
         full.on("classes_1600", **classes(classes=1600)),
         full.on("exemplars_5", **classes(exemplars=5)),
-        full.on("mlp", **options(mlp=4)),
+        full.on("mlp", **(options(mlp=4) | THREE)),
         ciwl,
-        *(full.on(f"icl_given_{t}", "icl", steps=48_000, held=Weights(ciwl.name, t, half), **THREE) for t in WINDOW),
+        *(full.on(f"icl_given_{t}", "icl", held=Weights(ciwl.name, t, half), **given) for t in WINDOW),
         *(full.on(f"full_from_{t}", start=Weights(ciwl.name, t), **THREE) for t in SWITCH),
-        *(full.on(f"full_from_{t}_memory", start=Weights(ciwl.name, t, memory=True), **THREE) for t in SWITCH),
+        *(full.on(f"full_from_{t}_memory", start=Weights(ciwl.name, t, memory=True), **THREE) for t in SWITCH[1:2]),
         *(rated("full_rate", rate, "full", 24_000) for rate in RATES),
         *(rated("icl_only_rate", rate, "icl", 64_000) for rate in RATES),
-        *(full.on(f"noise_{noise}", **classes(noise=noise)) for noise in (0.7, 0.8)),
-        full.on("heads_ablated", ablated=("layer1.heads:1,4,7",), **THREE),
+        *(full.on(f"noise_{noise}", **(classes(noise=noise) | THREE)) for noise in (0.7, 0.75)),
+        full.on("heads_ablated", ablated=("layer1.heads:1,4,7",), **shorter),
         full.on("full_given_layer1_end", held=Weights(full.name, full.steps, ("weights.layer1.*",)), **THREE),
         full.on("full_given_layer2_end", held=Weights(full.name, full.steps, ("weights.layer2.*",)), **THREE),
     ]  # fmt: skip
