@@ -10,25 +10,29 @@ and takes sigma_m from what is left, in turn (maximum likelihood, with n - k in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure
 from scipy.stats import qmc
 
 from toymodel.checks import Seed, Steps, checked, mapping, number
 from toymodel.fitting.data import Observed, observed
 from toymodel.fitting.free import Free, layout
+from toymodel.fitting.groups import groups_of
 from toymodel.fitting.intervals import Intervals, linearised, profiled
 from toymodel.fitting.least_squares import CONVERGED, FAILED, Solved, minimised
 from toymodel.fitting.links import links_of
 from toymodel.fitting.residuals import Curves
 from toymodel.model import Model
+from toymodel.simulation.interventions import built, interventions_of
 from toymodel.start import aligned_start
 
-CANDIDATES = 8  # random points for each start, of which the best are the starts
+CANDIDATES = 4  # random points for each start, of which the best are the starts
 ROUNDS = 5  # of estimates of the noise
+CORRELATED = 0.5  # residuals that follow each other more than this are no noise
 CLOSE = 1e-3  # relative cost of starts that came to the same minimum
 
 
@@ -41,6 +45,8 @@ class Fit:
         x, see `Free`), bound (whether it ended at one) and identified.
     noise: along `curve`, its standard deviation on the scale of the fit.
     predicted, residuals: of the data's shape, (run, time, curve).
+    undetermined: the combinations that the curves do not fix, in words. groups: the four groups of the theory, for a
+        loss that has them (`toymodel.fitting.groups`).
     """
 
     model: Model
@@ -54,6 +60,7 @@ class Fit:
     reason: str
     level: float
     undetermined: tuple[str, ...]
+    groups: xr.Dataset | None
     curves: Curves
     x: np.ndarray
     interventions: tuple[Any, ...] = ()
@@ -79,7 +86,51 @@ class Fit:
         lines += [
             f"noise of {name}: {float(value):.3g}" for name, value in zip(self.seen.names, self.noise, strict=True)
         ]
+        if self.groups is not None:
+            of = self.groups.sel(group=~self.groups.fixed.values)
+            told = [f"{g} {float(of.value.sel(group=g)):.4g}{_within(of.sel(group=g))}" for g in of.group.values]
+            lines.append("groups: " + ", ".join(told))
+        if self.repeats > CORRELATED:
+            lines.append(
+                f"residuals follow each other (correlation {self.repeats:.2f}): the model misses more than noise, and "
+                "the intervals are too narrow"
+            )
         return "\n".join([*lines, *self.undetermined])
+
+    @property
+    def repeats(self) -> float:
+        """The correlation of each residual with the next one in time, near 0 where the model leaves noise alone."""
+        one = self.residuals.transpose(..., "time", "curve").values
+        left, right = one[..., :-1, :], one[..., 1:, :]
+        both = np.isfinite(left) & np.isfinite(right)
+        size = np.sqrt(np.sum(left[both] ** 2) * np.sum(right[both] ** 2))
+        return float(np.sum(left[both] * right[both]) / size) if size > 0 else 0.0
+
+    def dataset(self) -> xr.Dataset:
+        """All of it as labelled data, for `tm.save`."""
+        parts = {f"estimate_{name}": of for name, of in self.estimates.data_vars.items()}
+        if self.groups is not None:
+            parts |= {f"group_{name}": of for name, of in self.groups.data_vars.items()}
+        parts |= {"noise": self.noise, "predicted": self.predicted, "residual": self.residuals}
+        parts |= {"observed": self.seen.dataset(self.seen.values)}
+        parts |= {f"start_{name}": self.start[name] for name in ("overlap", "residual", "target_norm")}
+        about = {"model": self.model.to_json(), "time_scale": self.time, "level": self.level, "reason": self.reason}
+        about |= {"converged": int(self.converged), "undetermined": "; ".join(self.undetermined) or "nothing"}
+        about |= {"interventions": "; ".join(map(str, self.interventions)) or "none", "fit": "toymodel"}
+        return xr.Dataset(parts, attrs=about)
+
+    def plot(self) -> Figure:
+        """The curves over the data."""
+        from toymodel import plotting
+        from toymodel.fitting.plots import fitted
+
+        figure, axes = plotting.new(width=4.5, height=3.0)
+        fitted(axes, self.dataset())
+        return figure
+
+
+def _within(of: xr.Dataset) -> str:
+    return f" ({float(of.low):.4g} to {float(of.high):.4g})" if of.identified else " (not identified)"
 
 
 @checked
@@ -102,7 +153,6 @@ def fit(
     intervals: Literal["linearised", "profile"] = "linearised",
     most: Steps = 200,
     progress: bool | None = None,
-    **parameters: Any,
 ) -> Fit:
     """Fits free values of a model to curves by least squares, from many starts side by side.
 
@@ -118,8 +168,8 @@ def fit(
         columns: mechanism, cost or "loss" -> column. By default those that are called as the term, or loss_<term>, or
             accuracy_<term>.
         time, run: columns or dimensions of the time ("time" or "step") and of the runs (none).
-        link: what the curves are of the loss: "loss", "relative_loss", "accuracy", a function of (loss, unlearned),
-            or curve -> one of these. By default what the data say.
+        link: what the curves are of the loss: "loss", "relative_loss", "accuracy", "choice", a function of (loss,
+            unlearned), or curve -> one of these. By default what the data say.
         scale: "linear", or "log" for relative errors of curves > 0.
         noise: standard deviation of the curves on that scale, a number or curve -> number; by default estimated.
         interventions: those that hold all the time (`tm.Change(loss=...)`, `tm.Clamp`, `tm.Freeze`, `tm.Block`).
@@ -127,7 +177,6 @@ def fit(
         level: of the intervals.
         intervals: "linearised", from the Fisher matrix; or "profile", where the likelihood falls (slower).
         most: iterations.
-        parameters: values of parameters that are not free.
 
     Returns:
         A `Fit`. Where it did not converge, `Fit.converged` is False and `Fit.reason` says why.
@@ -150,7 +199,7 @@ def fit(
         raise ValueError(f"level must be within 0..1, without the ends, got {level:g}")
     seen = observed(model, data, columns, time, run)
     begin = _default_start(model) if start is None else start
-    curves = _curves(model, seen, begin, free, interventions, parameters, link, scale, int(starts))
+    curves = _curves(model, seen, begin, free, interventions, link, scale, int(starts))
     given = _given_noise(seen, noise)
     n, k = len(curves.curve_of()), len(curves.layout.free)
     if n < k + (given is None):
@@ -159,11 +208,13 @@ def fit(
     solved, sizes, count = _solved(curves, given, int(starts), int(seed), most, progress)
     best, x = solved.best, solved.x[solved.best]
     reason = f"{solved.reason[best]} ({count} of {starts} starts came to this minimum)"
-    found = linearised(curves, x, solved.jacobian[best], n - k if given is None else None, level)
+    freedom = n - k if given is None else None
+    found = linearised(curves, x, solved.jacobian[best], freedom, level)
+    groups = groups_of(curves, x, found, freedom, level)
     if intervals == "profile":
-        found = profiled(curves, x, sizes, found, n - k if given is None else None, level, most)
+        found = profiled(curves, x, sizes, found, freedom, level, most)
     return _result(
-        curves, model, begin, x, sizes, found, solved.reason[best] == CONVERGED, reason, level, interventions
+        curves, model, begin, x, sizes, found, groups, solved.reason[best] == CONVERGED, reason, level, interventions
     )
 
 
@@ -177,12 +228,11 @@ def _curves(
     start: xr.Dataset,
     free: Any,
     acts: Any,
-    parameters: Any,
     link: Any,
     scale: str,
     lanes: int,
 ) -> Curves:
-    placed = layout(model, start, free, acts, parameters)
+    placed = layout(model, start, free, acts)
     if len(placed.base) not in (1, len(seen.runs)):
         raise ValueError(f"start has {len(placed.base)} runs, the data have {len(seen.runs)}")
     curves = Curves(placed, seen, links_of(link, seen.names, seen.kind), scale == "log", int(lanes))
@@ -241,7 +291,7 @@ def _starts(curves: Curves, sizes: np.ndarray, low: np.ndarray, high: np.ndarray
 
 def _result(
     curves: Curves, model: Model, start: xr.Dataset, x: np.ndarray, sizes: np.ndarray, found: Intervals,
-    converged: bool, reason: str, level: float, acts: Any,
+    groups: xr.Dataset | None, converged: bool, reason: str, level: float, acts: Any,
 ) -> Fit:  # fmt: skip
     free, seen = curves.layout.free, curves.seen
     low, high = curves.layout.bounds()
@@ -261,14 +311,13 @@ def _result(
     return Fit(
         fitted, begin, values.get("time", 1.0), estimates, xr.DataArray(sizes, {"curve": list(seen.names)}, "curve"),
         seen.dataset(predicted), seen.dataset(curves.scaled(predicted) - curves.scaled(seen.values)), converged, reason,
-        level, found.undetermined, curves, x, tuple(acts) if isinstance(acts, (list, tuple)) else (acts,),
+        level, found.undetermined, groups, curves, x,
+        tuple(built(act) for act in interventions_of(acts)),
     )  # fmt: skip
 
 
 def fitted_model(model: Model, values: Mapping[str, float]) -> Model:
     """The model with the fitted parameters, weights and target norms."""
-    from dataclasses import replace
-
     weights, norms = dict(model.weights), dict(model.target_norms)
     for name, value in values.items():
         kind, _, of = name.partition(".")

@@ -95,15 +95,13 @@ def row(free: tuple[Free, ...], x: Any, base: Any) -> Any:
     return base
 
 
-def layout(
-    model: Model, start: xr.Dataset, free: Any, interventions: Any = (), parameters: Mapping[str, Any] | None = None
-) -> Layout:
+def layout(model: Model, start: xr.Dataset, free: Any, interventions: Any = ()) -> Layout:
     """The layout of runs from a start, checked.
 
     Raises ValueError for an unknown name, bounds that are no pair low < high or leave what is allowed, what is free
     twice, interventions that begin or end during the run, and what `problem_of_start` raises.
     """
-    problem = problem_of_start(model, start, interventions, None, parameters)
+    problem = problem_of_start(model, start, interventions)
     for act in problem.interventions:
         if act.at > 0 or act.until < np.inf:
             raise ValueError(f"interventions: a fit takes those that always hold, got {act}; tm.predict takes any")

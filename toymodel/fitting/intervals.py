@@ -2,7 +2,7 @@
 
 With residuals in units of their noise and their Jacobian J, F = J^T J is the Fisher matrix of x. Its eigenvectors are
 combinations of x; that of the eigenvalue f is known to 1/sqrt(f). One that is known no better than to a factor of e
-(or, on a linear scale, to the whole range) is *undetermined*, and so is every value in which it has a part.
+(or, on a linear scale, to the whole range) is *undetermined*, and a value that is known no better is not identified.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GRID = (0.5, 1.0, 1.5, 2.5, 4.0)  # of a profile, in half-widths of the linearis
 @dataclass(frozen=True)
 class Intervals:
     """low, high, error: (free,) in x. identified: which values are. undetermined: directions in words. covariance of x,
-    without the undetermined directions."""
+    without the directions `lost`, (free, direction), that change nothing at all."""
 
     low: np.ndarray
     high: np.ndarray
@@ -33,6 +33,7 @@ class Intervals:
     identified: np.ndarray
     undetermined: tuple[str, ...]
     covariance: np.ndarray
+    lost: np.ndarray
 
 
 def quantile(freedom: int | None, level: float) -> float:
@@ -46,15 +47,16 @@ def linearised(curves: Curves, x: np.ndarray, jacobian: np.ndarray, freedom: int
     free = curves.layout.free
     low, high = curves.layout.bounds()
     values, vectors = np.linalg.eigh(jacobian.T @ jacobian)
-    lost = (values <= EXACT * values[-1]) | (values <= UNKNOWN**-2)
+    lost = values <= EXACT * values[-1]
     covariance = (vectors[:, ~lost] / values[~lost]) @ vectors[:, ~lost].T
     error = np.sqrt(np.diag(covariance))
     identified = ~(abs(vectors[:, lost]) > PART).any(1) & (error < UNKNOWN)
+    weak = lost | (values <= UNKNOWN**-2)
     half = quantile(freedom, level) * error
     begin = np.where(identified, np.clip(x - half, low, high), low)
     end = np.where(identified, np.clip(x + half, low, high), high)
-    said = tuple(in_words(free, vectors[:, i]) for i in np.flatnonzero(lost))
-    return Intervals(begin, end, np.where(identified, error, np.inf), identified, said, covariance)
+    said = tuple(in_words(free, vectors[:, i]) for i in np.flatnonzero(weak))
+    return Intervals(begin, end, np.where(identified, error, np.inf), identified, said, covariance, vectors[:, lost])
 
 
 def in_words(free: tuple[Free, ...], direction: np.ndarray) -> str:
@@ -102,4 +104,4 @@ def profiled(
         ends[i, sign] = places[j - 1] + share * (places[j] - places[j - 1])
     begin, end = (np.array([ends[i, sign] for i in range(k)]) for sign in (-1, 1))
     identified = (begin > low) | (end < high)
-    return Intervals(begin, end, near.error, identified, near.undetermined, near.covariance)
+    return Intervals(begin, end, near.error, identified, near.undetermined, near.covariance, near.lost)
