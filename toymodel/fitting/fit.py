@@ -30,7 +30,7 @@ from toymodel.model import Model
 from toymodel.simulation.interventions import built, interventions_of
 from toymodel.start import aligned_start
 
-CANDIDATES = 4  # random points for each start, of which the best are the starts
+CANDIDATES = 16  # random points for each start, of which the best are the starts
 ROUNDS = 5  # of estimates of the noise
 CORRELATED = 0.5  # residuals that follow each other more than this are no noise
 CLOSE = 1e-3  # relative cost of starts that came to the same minimum

@@ -22,7 +22,7 @@ FAILED = "the flow did not reach the last time"
 SLOW = 1e-9  # a relative fall of the cost, as predicted, that counts no more
 LONGEST = 1.0  # step of a coordinate
 STUCK = 1e12  # a lambda at which no step helps
-PATIENCE = 10  # iterations that the other starts have once the best one has ended
+PATIENCE = 20  # iterations that the other starts have once the best one has ended
 
 
 @dataclass(frozen=True)
