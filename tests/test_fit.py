@@ -1,5 +1,8 @@
 """Fits: known values come back from noisy curves, derivatives are differences, and wrong input is named."""
 
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -221,3 +224,12 @@ def test_the_command_fits_a_file(tmp_path):
     assert said.exit_code == 0, said.output
     assert plot.exists() and "time" in said.output
     assert tm.load(out).attrs["converged"] == 1
+
+
+@pytest.mark.slow
+def test_the_example_of_the_page_runs(capsys):
+    page = (Path(__file__).parent.parent / "docs" / "fit.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    known = {}
+    exec(code, known)
+    assert known["found"].converged and "alpha" in capsys.readouterr().out
