@@ -1,6 +1,6 @@
 """Fits known models: how far the estimates of the four groups are from the truth, and how often an interval holds it.
 
-    .venv/bin/python benchmarks/fit_recovery.py [SETS]     (200 sets, about ten minutes; 4 make a first impression)
+    .venv/bin/python benchmarks/fit_recovery.py [SETS]     (200 sets: three minutes of the processor)
 
 Each set draws the groups of the paper's loss and a unit of time, each uniformly in the logarithm of a range, follows
 the run to twice the end of ICL, and adds noise with a standard deviation of 1 % of the unlearned loss to 150 values of

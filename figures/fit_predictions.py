@@ -58,7 +58,7 @@ def main() -> None:
             )
         names = [str(e).replace("_", " ") for e in one.experiment.values]
         ax.set_xticks(place, names, rotation=60, ha="right")
-        ax.set(title=network, ylim=(0, None))
+        ax.set(title=network, ylim=(0, None), xlim=(-0.6, place.size - 0.4))
         if network == "disentangled":  # of the transformer there is one, which stays at chance: a constant fits it
             assert (one.alone < one.constant).mean() > 0.5, "a model fitted to an experiment follows it in time in most"
     axes.flat[0].set_ylabel("root mean square error of accuracy")

@@ -16,7 +16,7 @@ from toymodel.fitting.data import observed
 from toymodel.fitting.forward import followed
 from toymodel.fitting.least_squares import CONVERGED, minimised
 from toymodel.network.paper import paper_curve
-from toymodel.simulation.own_jax import own_jax
+from toymodel.settings import own_jax
 from toymodel.symbolic import System
 
 MODEL = tm.coopetition(alpha=0.13, mu_icl=0.07)

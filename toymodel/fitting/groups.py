@@ -14,7 +14,7 @@ import xarray as xr
 from toymodel.fitting.free import row
 from toymodel.fitting.intervals import PART, UNKNOWN, Intervals, quantile
 from toymodel.fitting.residuals import Curves
-from toymodel.simulation.own_jax import own_jax
+from toymodel.settings import own_jax
 from toymodel.theory.arrays import function
 from toymodel.theory.units import group_expressions
 

@@ -16,7 +16,7 @@ from toymodel.fitting.forward import followed
 from toymodel.fitting.free import Free, Layout, row
 from toymodel.fitting.links import Link
 from toymodel.reduction import Plane, unlearned_loss
-from toymodel.simulation.own_jax import own_jax
+from toymodel.settings import own_jax
 from toymodel.simulation.sensitivity import field
 from toymodel.symbolic import System
 from toymodel.theory.arrays import function
