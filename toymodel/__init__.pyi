@@ -3,6 +3,9 @@ from . import plotting as plotting
 from . import theory as theory
 from .files import load as load
 from .files import save as save
+from .fitting.fit import Fit as Fit
+from .fitting.fit import fit as fit
+from .fitting.predict import predict as predict
 from .measures import first_below as first_below
 from .measures import first_true as first_true
 from .measures import measure as measure

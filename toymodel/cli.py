@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 import toymodel as tm
 from toymodel.explore import cli as explorer
+from toymodel.fitting import cli as fitting
 from toymodel.network import cli as network
 from toymodel.sweeps import cli as sweeps
 from toymodel.sweeps.cli import PRESETS, model_named
@@ -47,6 +48,7 @@ app.command()(sweeps.sweep)
 app.command()(sweeps.plot)
 app.command()(network.train)
 app.command()(explorer.explore)
+app.command()(fitting.fit)
 
 
 def _version(wanted: bool) -> None:
