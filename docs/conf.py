@@ -77,7 +77,7 @@ def gallery() -> str:
             parts.append("This figure is not drawn yet.")
             continue
         shutil.copy(picture, HERE / "figures")
-        parts += [f"![{script.stem}](figures/{picture.name})", caption.read_text()]
+        parts.append(caption.read_text().replace(f"({picture.name})", f"(figures/{picture.name})"))
     return "\n\n".join(parts) + "\n"
 
 

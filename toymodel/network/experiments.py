@@ -164,7 +164,7 @@ def of_transformer() -> list[Experiment]:
     end, rule = Weights(full.name, full.steps, half), full.rule
     ciwl = full.on("ciwl_only", "ciwl", steps=max(WINDOW), keep=tuple(sorted({*WINDOW, *SWITCH})), seeds=3)
 
-    given: dict[str, Any] = {**THREE, "steps": 32_000}
+    window: dict[str, Any] = {**THREE, "steps": 32_000}
     shorter: dict[str, Any] = {**THREE, "steps": 36_000}  # where ICL has emerged by then, or does not
 
     def options(**named: float | str) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def of_transformer() -> list[Experiment]:
         full,
         full.on("icl_only", "icl", steps=64_000),
         full.on("icl_given_end", "icl", steps=24_000, every=500, held=end),
-        full.on("matched", matched=True, **(THREE | {"steps": 24_000})),
+        full.on("matched", matched=True, steps=24_000, seeds=3),
         full.on("icl_blocked", forbidden=("previous",), **shorter),
         full.on("ciwl_blocked", forbidden=("own",), **shorter),
         full.on("one_layer", **options(layers=1)),
@@ -192,7 +192,7 @@ def of_transformer() -> list[Experiment]:
         full.on("exemplars_5", **classes(exemplars=5)),
         full.on("mlp", **(options(mlp=4) | THREE)),
         ciwl,
-        *(full.on(f"icl_given_{t}", "icl", held=Weights(ciwl.name, t, half), **given) for t in WINDOW),
+        *(full.on(f"icl_given_{t}", "icl", held=Weights(ciwl.name, t, half), **window) for t in WINDOW),
         *(full.on(f"full_from_{t}", start=Weights(ciwl.name, t), **THREE) for t in SWITCH),
         *(full.on(f"full_from_{t}_memory", start=Weights(ciwl.name, t, memory=True), **THREE) for t in SWITCH[1:2]),
         *(rated("full_rate", rate, "full", 24_000) for rate in RATES),
