@@ -69,11 +69,12 @@ def main() -> None:
     caption = f"""ICL-only data. (a) Paper: the loss stays above ln 2 (grey) until
     {none:.0f} times the emergence on full data; with the second half of the finished run held it passes ln 2 at
     {half:.2f} of that emergence. (b to d) Accuracy on the evaluator icl (mean, lowest and highest of up to five
-    seeds; d: each seed); time over the median step at which it passes 0.75 on full data. Steps until 0.75, by seed: (b) disentangled network {said[few, "icl_only"]};
-    full data {said[few, "full"]}. (c) With a high barrier ICL-only data take
-    {spread(high["icl_only"] / high["full"], 1)} times as long as full data, and
+    seeds; d: each seed); time over the median step at which it passes 0.75 on full data. Steps until 0.75, by seed: (b)
+    disentangled network {said[few, "icl_only"]}; full data {said[few, "full"]}. (c) With a high barrier
+    ICL-only data take {spread(high["icl_only"] / high["full"], 1)} times as long as full data, and
     {spread(high["icl_only"] / high["given"], 1)} times as long as with the second half given. Where CIWL is
-    blocked on full data (M held at zero) ICL comes sooner in both. (d) Transformer: {said[big, "full"]} on full data, {said[big, "icl_only"]} on ICL-only data: times as long, by seed,
+    blocked on full data (M held at zero) ICL comes sooner in both. (d)
+    Transformer: {said[big, "full"]} on full data, {said[big, "icl_only"]} on ICL-only data: times as long, by seed,
     {later}. From scratch {never} of {large["icl_only"].size} seeds do not come by {alone:.1f} times the step at
     which flip passes 1/2 on full data."""
     plotting.finish(__file__, fig, caption)

@@ -38,15 +38,32 @@ CLOSE = 1e-3  # relative cost of starts that came to the same minimum
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted model; print it for a table.
+    """A fitted model; print it for a table. `fit` makes it.
 
-    model, start: with the fitted values. time: model time in one unit of the data's time.
-    estimates: along `parameter`: value, low, high (the interval), error (the standard error of
-        x, see `Free`), bound (whether it ended at one) and identified.
-    noise: along `curve`, its standard deviation on the scale of the fit.
-    predicted, residuals: of the data's shape, (run, time, curve).
-    undetermined: the combinations that the curves do not fix, in words. groups: the four groups of the theory, for a
-        loss that has them (`toymodel.fitting.groups`).
+    Arguments:
+        model, start: with the fitted values.
+        time: model time in one unit of the data's time.
+        estimates: along `parameter`: value, low, high (the interval), error (the standard error of x, see `Free`),
+            bound (whether it ended at one) and identified.
+        noise: along `curve`, its standard deviation on the scale of the fit.
+        predicted, residuals: of the data's shape, (run, time, curve).
+        converged, reason: whether the best start ended, and why.
+        level: of the intervals.
+        undetermined: the combinations that the curves do not fix, in words.
+        groups: the four groups of the theory, for a loss that has them (`toymodel.fitting.groups`).
+        curves: the data, and how they are linked to losses.
+        x: the free coordinates of the best start (see `Free`).
+        interventions: what was done in the experiment that was fitted.
+
+    Raises:
+        Nothing: `fit` checks what goes in.
+
+    >>> import numpy as np, xarray as xr, toymodel as tm
+    >>> model, days = tm.Model({"icl": "a"}, lambda icl: icl, {"a": 1}), np.linspace(0, 3, 30)
+    >>> curve = xr.Dataset({"icl": ("time", np.exp(-1.4 * days) / 2)}, {"time": days})
+    >>> found = tm.fit(model, curve, free=["time"], start=tm.aligned_start(model, overlap=0.0), starts=2)
+    >>> found.converged, found.undetermined
+    (True, ())
     """
 
     model: Model
@@ -177,6 +194,7 @@ def fit(
         level: of the intervals.
         intervals: "linearised", from the Fisher matrix; or "profile", where the likelihood falls (slower).
         most: iterations.
+        progress: show it; by default where it takes more than two seconds.
 
     Returns:
         A `Fit`. Where it did not converge, `Fit.converged` is False and `Fit.reason` says why.
@@ -184,6 +202,8 @@ def fit(
     Raises:
         ValueError for data, names, bounds or options that do not fit, and for more free values than data. RuntimeError
         where no start could be followed.
+
+    Source: Marquardt 1963; `benchmarks/fit_recovery.py` for what it recovers.
 
     >>> import numpy as np, pandas as pd, toymodel as tm
     >>> model = tm.Model({"icl": "a"}, lambda icl: icl, {"a": 1})
