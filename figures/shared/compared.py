@@ -140,7 +140,8 @@ def said(values: xr.DataArray, budget: float = np.nan) -> str:
     text = f"{float(known.median()):.2f}"
     if known.size > 1:
         text += f" ({float(known.min()):.2f} to {float(known.max()):.2f})"
-    return text + (f"; {never} of {values.size} > {budget:.1f}" if never else "")
+    longest = f"> {budget:.1f}" if np.isfinite(budget) else "never"
+    return text + (f"; {never} of {values.size} {longest}" if never else "")
 
 
 def column(found: dict[str, xr.DataArray]) -> dict[str, str]:
