@@ -55,7 +55,7 @@ def main() -> None:
                 ax.plot(of.step / unit, seeds, lw=1, alpha=0.7, color=plotting.COLOURS[colour])
             marks = landmarks(of)
             cells[2] = ", ".join(f"{x:.2f}" for x in marks.peak.values)
-            cells[3] = ", ".join(f"{x:.1f}" for x in marks.ratio.values)
+            cells[3] = ", ".join(f"{x:.1f}" for x in marks.ratio.dropna("seed").values)
         rows.append([title, *cells])
     for ax in axes.flat:
         ax.set_visible(ax in panels.values())
