@@ -73,10 +73,13 @@ def command():
     """The address at which `toymodel explore` says that it serves; it is ended by Ctrl-C."""
     line = [sys.executable, "-m", "toymodel.cli", "explore", "--no-browser"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        assert running.stdout is not None
-        yield re.search(r"http://\S+", running.stdout.readline())[0]
-        running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=60)
+        try:
+            assert running.stdout is not None
+            yield re.search(r"http://\S+", running.stdout.readline())[0]
+            running.send_signal(signal.SIGINT)
+            _, said = running.communicate(timeout=60)
+        finally:
+            running.kill()
     assert running.returncode == 130 and "interrupted" in said
 
 

@@ -17,7 +17,7 @@ from toymodel.sweeps.store import MARKS
 pytestmark = pytest.mark.slow
 
 KILLS = 20
-CHUNKS = 48
+CHUNKS = 120
 
 
 def declared():

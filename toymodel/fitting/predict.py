@@ -45,7 +45,7 @@ def predict(
     >>> days = np.linspace(0, 3, 30)
     >>> curve = xr.Dataset({"icl": ("time", np.exp(-1.4 * days) / 2)}, {"time": days})
     >>> found = tm.fit(model, curve, free=["time"], start=tm.aligned_start(model, overlap=0.0), starts=2)
-    >>> other = tm.predict(found, tm.Freeze("a", at=1.0), times=[1.0, 2.0])  # learning stops after a day
+    >>> other = tm.predict(found, [tm.Freeze("a", at=1.0)], times=[1.0, 2.0])  # learning stops after a day
     >>> other.predicted.values.ravel().round(4).tolist()
     [0.1233, 0.1233]
     """
