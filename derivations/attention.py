@@ -480,6 +480,11 @@ def networks(page: Page) -> None:
         {100 * found.attrs["end"]:.1f} %, R2 of the whole curve {found.attrs["R2"]:.3f}."""
     )
     page.claim("emergence within 10 %, peak within 0.05, end within 20 %, R2 at least 0.95 (medians)", meets(found))
+    wide = found.isel(case=found.features.values == 256)
+    page.text(
+        f"""The theory ends at a large dimension. At D = 256, one seed, the network's ICL emerges at step
+        {float(wide.network_emergence.item()):.0f}, and the theory has none within 4,000 steps."""
+    )
     fig, axes = plotting.new(1, 3, 7.2, 2.5)
     for ax, name, unit in zip(axes, ("emergence", "peak", "end"), (1, 1, 1), strict=True):
         x, y = found[f"network_{name}"] / unit, found[f"theory_{name}"] / unit
