@@ -33,7 +33,7 @@ def main() -> None:
         except FileNotFoundError:
             said.append(f"{title}: not trained")
             continue
-        opens, falls = [], []
+        opens, falls, after = [], [], []
         for name, of in there.items():
             kind, taken = names[name]
             if kind == "icl_given":
@@ -41,12 +41,18 @@ def main() -> None:
                 window.plot(np.full(when.size, taken / scale["icl"]), when.fillna(NEVER), "o", **style)
                 opens += [taken / scale["icl"]] if bool(when.notnull().all()) else []
             else:
-                peak = at(of, "flip").max("step")
+                peak, marks, whole = at(of, "flip").max("step"), landmarks(of), landmarks(full).sel(seed=of.seed)
+                life = float(((marks.gone - marks.emergence) / (whole.gone - whole.emergence)).median())
+                after += [f"{taken / scale['flip']:.2g}: {float(peak.median()):.2f} "
+                          f"({float(whole.peak.median()):.2f}), {life:.1f}".replace(", nan", "")]  # fmt: skip
                 peaks.plot(np.full(peak.size, taken / scale["flip"]), peak, "o", **style)
                 falls += [taken / scale["flip"]] if bool((peak < 0.5).all()) else []
         window.plot([], [], "o", label=title, **style)
-        said.append(f"{title}: ICL in all seeds from {', '.join(f'{x:.2g}' for x in opens) or 'no'} emergences")
-        said[-1] += f", no ICL in any in full training from {', '.join(f'{x:.2g}' for x in falls) or 'no'}"
+        said.append(
+            f"{title}: ICL in all seeds from {', '.join(f'{x:.2g}' for x in opens) or 'none of the'} emergences"
+        )
+        said[-1] += f", no ICL in any in full training from {', '.join(f'{x:.2g}' for x in falls) or 'none'}; "
+        said[-1] += f"by state, its highest flip (never switched), lifetime over that: {'; '.join(after)}"
     window.axhline(NEVER, color="0.7", lw=0.7, zorder=0)
     window.set(yscale="log", ylim=(1e-2, 60), ylabel="ICL at / emergence (top: never)")
     peaks.axhline(0.5, color="0.7", lw=0.7, zorder=0)
