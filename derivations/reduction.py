@@ -318,7 +318,7 @@ def build() -> Page:
     page.section("What it predicts, and its limits")
     page.text(
         """Descent on eight numbers gives the paper's iteration counts to the digit (`tests/test_paper.py`), and
-        agrees with descent on all entries to 1e-9 for random models (`tests/test_simulate.py`). Noise in the gradient
+        agrees with descent on all entries to 1e-9 for random models (`tests/test_descent.py`). Noise in the gradient
         and sampled tensor entries have components outside of the plane (`toymodel.descend_vectors` simulates both).
         Noise leaves the gradient right in the mean; sampled terms are unbiased, but the gradient of a loss that is
         nonlinear in one of them is not. [What both do](reduction_extended.md) is another page."""
