@@ -17,7 +17,7 @@ settings.load_profile("toymodel")
 @pytest.fixture(scope="module", autouse=True)
 def no_mixed_types(request):
     """In simulations no array is promoted to another type unasked; sweeps and networks count, and mix types for it."""
-    strict = request.path.stem in ("test_reduction", "test_simulate", "test_interventions", "test_flow")
+    strict = request.path.stem in ("test_reduction", "test_descent", "test_interventions", "test_flow")
     jax.config.update("jax_numpy_dtype_promotion", "strict" if strict else "standard")
     yield
     jax.config.update("jax_numpy_dtype_promotion", "standard")
