@@ -43,7 +43,7 @@ def transcribed(vectors, steps: int, lr: float, optimiser: str, mu_icl: float, a
 def test_other_optimisers_are_their_transcriptions(optimiser):
     model = tm.coopetition(dims=(5, 4, 6, 9))
     vectors = tm.random_vectors(model, 3)
-    run = tm.descend_vectors(model, vectors, 200, every=200, lr=3e-3, optimiser=optimiser, mu_icl=0.2, alpha=0.3)
+    run = tm.descend_vectors(model, vectors, 200, every=50, lr=3e-3, optimiser=optimiser, mu_icl=0.2, alpha=0.3)
     found = transcribed(vectors, 200, 3e-3, optimiser, mu_icl=0.2, alpha=0.3)
     overlaps = [found[x] @ vectors[f"{x}_target"].values / np.linalg.norm(vectors[f"{x}_target"]) for x in "abcd"]
     np.testing.assert_allclose(run.overlap[-1], overlaps, rtol=1e-9, atol=1e-12)
