@@ -1,5 +1,5 @@
 # make figures      draw the figures that are stale     make check        format, lint, types and the fast tests
-# make derivations  make the pages that are stale       make test         all of it, and the slow tests (8 min)
+# make derivations  make the pages that are stale       make test         all of it, and the slow tests (10 min)
 # make networks     train what is missing (hours)      make test-oldest  tests with the oldest versions allowed
 # make pictures     copy figures for the README         make benchmarks   speed, and theory against simulations
 # make docs         build the site into build/docs      make lock         renew requirements.lock
@@ -12,7 +12,7 @@ PAGES := $(patsubst %.py,%.md,$(filter-out derivations/page.py,$(wildcard deriva
 BENCHMARKS := $(wildcard benchmarks/*.py)
 PICTURES := $(wildcard figures/readme/*.png)
 TWO := --numprocesses 2 --dist loadfile
-STALE = $(RUN) -m toymodel.files stale
+STALE = $(RUN) -m toymodel.provenance stale
 MAKEFLAGS += --jobs=2
 
 .PHONY: help figures check lint fast test test-oldest derivations benchmarks networks docs pictures lock clean FORCE
@@ -31,7 +31,7 @@ help:
 	@sed -n '/^PYTHON/q; s/^# //p' Makefile
 
 # The last line of figures/out/NAME.md and of derivations/NAME.md says what it was made from, with a fingerprint of code
-# without comments: `python -m toymodel.files stale` compares. These rules make what they are asked for in any case,
+# without comments: `python -m toymodel.provenance stale` compares. These rules make what they are asked for in any case,
 draw-figures/out/%.md: figures/%.py
 	@echo "drawing $*"
 	@$(RUN) $<

@@ -99,12 +99,12 @@ def build() -> Page:
     rho = AIM * MET / (AIM**2 * SIZE)
     page.check("it is self-consistent", rho**2, AIM)
     page.limit("at first $u/|x^*| = \\sqrt{2/\\pi}\\,\\eta t$", OVERLAP / TIME, C, sp.sqrt(2 / sp.pi))
-    time = emergence()
+    time, aligned = emergence(), (1 - np.sqrt(LEARNED)) ** (1 / 3)
     page.text(
         f"""A mechanism of three vectors is learned when $(u/|x^*|)^3=1-1/\\sqrt2$, at $\\eta t={time:.3f}$ standard
         deviations of the target. Where all entries of the targets are equal in size and the start lies along them, no
         integral is needed: $u/|x^*|=\\eta t$ exactly until the target is reached, sign descent closes on one number a
-        vector, and the time is {(1 - 0.5**0.5) ** (1 / 3):.3f}. In any other case it does not close on $u$ and $v$: the
+        vector, and the time is {aligned:.3f}. In any other case it does not close on $u$ and $v$: the
         direction of what is learned turns from the signs of the target to the target."""
     )
     page.section("The population, followed")

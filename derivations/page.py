@@ -17,7 +17,7 @@ from typing import Any
 
 import sympy as sp
 
-from toymodel import files
+from toymodel import files, provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = 30
@@ -70,7 +70,7 @@ class Page:
 
     def uses(self, path: Path) -> Path:
         """The path of a data file that the page is made from."""
-        return files.uses(path)
+        return provenance.uses(path)
 
     def section(self, title: str) -> None:
         self.parts.append(f"## {title}")
@@ -117,7 +117,7 @@ class Page:
             with files.written(self.script.with_name(name)) as whole:
                 figure.savefig(whole, metadata={"Date": None})
         path = self.script.with_suffix(".md")
-        mark = files.stamp(path, ROOT, files.made_from(self.script), self.figures)
+        mark = provenance.stamp(path, ROOT, provenance.made_from(self.script), self.figures)
         with files.written(path) as whole:
             whole.write_text("\n\n".join([*self.parts, mark]) + "\n")
         seconds = time.process_time()  # wanted: less than 60 on one core

@@ -10,7 +10,7 @@ import sympy as sp
 from page import ROOT, Page, assert_equal, assert_limit, random_points
 
 import toymodel.reduction
-from toymodel import files
+from toymodel import provenance
 
 SCRIPTS = sorted(path for path in Path(ROOT, "derivations").glob("*.py") if path.stem != "page")
 
@@ -18,7 +18,7 @@ SCRIPTS = sorted(path for path in Path(ROOT, "derivations").glob("*.py") if path
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_page_is_not_older_than_its_sources(script):
     """Each page carries the fingerprint of its script, of the modules that it imported and of its data."""
-    assert not files.is_stale(script.with_suffix(".md"), ROOT), f"{script.stem}.md is stale: run make derivations"
+    assert not provenance.is_stale(script.with_suffix(".md"), ROOT), f"{script.stem}.md is stale: run make derivations"
 
 
 def test_a_page_is_made_from_all_that_it_imports_and_reads(tmp_path, monkeypatch):
@@ -36,15 +36,15 @@ def test_a_page_is_made_from_all_that_it_imports_and_reads(tmp_path, monkeypatch
     monkeypatch.setattr("page.ROOT", tmp_path)
     page.uses(tmp_path / "table.csv")
     path = page.write()
-    found = files.STAMP.search(path.read_text())
+    found = provenance.STAMP.search(path.read_text())
     assert found
     wanted = ["derivations/inner_module.py", "derivations/outer_module.py", "derivations/small.py", "table.csv"]
     assert [name for name in found["sources"].split(", ") if not name.startswith("..")] == wanted
-    assert not files.is_stale(path, tmp_path)
+    assert not provenance.is_stale(path, tmp_path)
     (folder / "inner_module.py").write_text("X = 1  # one\n")
-    assert not files.is_stale(path, tmp_path)
+    assert not provenance.is_stale(path, tmp_path)
     (folder / "inner_module.py").write_text("X = 2\n")
-    assert files.is_stale(path, tmp_path)
+    assert provenance.is_stale(path, tmp_path)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

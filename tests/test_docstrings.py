@@ -11,7 +11,7 @@ import pytest
 import toymodel as tm
 
 NAMES = [f"{prefix}{name}" for prefix, space in (("", tm), ("theory.", tm.theory)) for name in space.__all__]
-OF_FILES = ("toymodel.files", "toymodel.sweeps")  # they compute nothing that has a source
+OF_FILES = ("toymodel.records", "toymodel.sweeps")  # they compute nothing that has a source
 
 
 def named(name):

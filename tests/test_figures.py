@@ -14,7 +14,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 import toymodel as tm
-from toymodel import files, plotting
+from toymodel import files, plotting, provenance
 from toymodel.plotting import COLOURS
 
 ROOT = Path(__file__).parent.parent
@@ -85,11 +85,11 @@ def edited(project):
 
 def stale(project: Path) -> set[str]:
     """The figures that `make figures` would draw."""
-    return {name for name in ("one", "other") if files.is_stale(project / f"figures/out/{name}.md", project)}
+    return {name for name in ("one", "other") if provenance.is_stale(project / f"figures/out/{name}.md", project)}
 
 
 def made_from(project: Path, name: str) -> list[str]:
-    found = files.STAMP.search((project / f"figures/out/{name}.md").read_text())
+    found = provenance.STAMP.search((project / f"figures/out/{name}.md").read_text())
     assert found and found["made"] == f"{name}.md, {name}.pdf, {name}.svg, {name}.png"
     return found["sources"].split(", ")
 

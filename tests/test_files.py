@@ -16,7 +16,7 @@ import pytest
 import xarray as xr
 
 import toymodel as tm
-from toymodel import files
+from toymodel import files, provenance
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path):
@@ -81,7 +81,7 @@ def test_the_kind_and_the_number_of_an_error_stay(tmp_path):
 
 HOLDS = """
 import sys, time
-from toymodel import files
+from toymodel import files, provenance
 with files.alone(sys.argv[1]):
     print("locked", flush=True)
     time.sleep(60)
@@ -157,7 +157,7 @@ def code(tmp_path):
     def of(text: str) -> str:
         path.write_text(text)
         os.utime(path, ns=(time.time_ns(), time.time_ns()))
-        return files.fingerprint(path)
+        return provenance.fingerprint(path)
 
     return of
 
@@ -199,18 +199,18 @@ def test_a_fingerprint_sees_what_is_computed(code, old, new):
 def test_the_text_of_a_tree_has_no_empty_fields():
     """They differ between versions of Python, in which the fingerprint is the same."""
     function = "FunctionDef(name='f',args=arguments(args=[arg(arg='x')]),body=[Return(value=Name(id='x'))])"
-    assert files._plain(ast.parse("def f(x):\n    return x")) == f"Module(body=[{function}])"
+    assert provenance._plain(ast.parse("def f(x):\n    return x")) == f"Module(body=[{function}])"
 
 
 def test_data_count_byte_for_byte_and_names_count(tmp_path):
     one, other = tmp_path / "one.csv", tmp_path / "other.csv"
     one.write_text("1,2")
     other.write_text("1,2")
-    assert files.fingerprint(one) != files.fingerprint(other)
-    assert files.fingerprint(one, other) == files.fingerprint(other, one, one)
-    before = files.fingerprint(one)
+    assert provenance.fingerprint(one) != provenance.fingerprint(other)
+    assert provenance.fingerprint(one, other) == provenance.fingerprint(other, one, one)
+    before = provenance.fingerprint(one)
     one.write_text("1, 2")
-    assert files.fingerprint(one) != before
+    assert provenance.fingerprint(one) != before
 
 
 def test_imports_are_read_from_the_code():
@@ -218,10 +218,10 @@ def test_imports_are_read_from_the_code():
     from toymodel import plotting
     from toymodel.sweeps import store
 
-    found = {path.relative_to(files.ROOT).as_posix() for path in files.imports(store)}
+    found = {path.relative_to(provenance.ROOT).as_posix() for path in provenance.imports(store)}
     assert {"toymodel/__init__.py", "toymodel/sweeps/grid.py", "toymodel/model.py", "toymodel/measures.py"} <= found
     assert "toymodel/plotting.py" not in found and "toymodel/cli.py" not in found
-    of_plots = {path.name for path in files.imports(plotting)}
+    of_plots = {path.name for path in provenance.imports(plotting)}
     assert of_plots == {"__init__.py", "plotting.py"}  # how a file is written changes no figure
 
 
@@ -269,13 +269,14 @@ def test_a_damaged_model_is_found_when_the_file_is_read(tmp_path, model):
 
 
 def test_a_check_of_staleness_imports_nothing_large():
-    said = "import sys, toymodel.files; print([m for m in ('jax', 'sympy', 'zarr', 'matplotlib') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True, cwd=files.ROOT)
+    heavy = ("jax", "sympy", "zarr", "matplotlib")
+    said = f"import sys, toymodel.files, toymodel.records; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True, cwd=provenance.ROOT)
     assert done.stdout == "[]\n"
 
 
 def test_the_module_without_a_task_says_how_to_use_it():
     done = subprocess.run(
-        [sys.executable, "-m", "toymodel.files"], capture_output=True, text=True, cwd=Path(files.ROOT)
+        [sys.executable, "-m", "toymodel.provenance"], capture_output=True, text=True, cwd=Path(provenance.ROOT)
     )
     assert done.returncode == 1 and "usage: " in done.stderr

@@ -9,7 +9,7 @@ import xarray as xr
 from zoo import shaped
 
 import toymodel as tm
-from toymodel import files
+from toymodel import records
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_a_failed_write_leaves_the_old_file(runs, tmp_path, monkeypatch):
         target.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.Path, "write_bytes", full)
+    monkeypatch.setattr(records.Path, "write_bytes", full)
     with pytest.raises(OSError, match=r"cannot write .*runs\.nc: No space left on device"):
         tm.save(runs, path)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["runs.nc"]
@@ -107,7 +107,7 @@ def test_a_truncated_file(runs, tmp_path, size):
 
 
 def test_a_file_of_another_version(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "FORMAT", 99)
+    monkeypatch.setattr(records, "FORMAT", 99)
     path = tm.save(runs.assign_attrs(toymodel_format=99), tmp_path / "runs.nc")
     monkeypatch.undo()
     with pytest.raises(ValueError, match="has format 99, this version of toymodel reads format 1"):

@@ -12,7 +12,7 @@ import pytest
 
 import toymodel as tm
 from toymodel.sweeps.execute import execute
-from toymodel.sweeps.store import MARKS
+from toymodel.sweeps.layout import MARKS
 
 pytestmark = pytest.mark.slow
 

@@ -15,9 +15,9 @@ import pytest
 import xarray as xr
 
 import toymodel as tm
-from toymodel import files
+from toymodel import provenance
 from toymodel.sweeps import execute as execution
-from toymodel.sweeps import measured
+from toymodel.sweeps import layout, measured
 from toymodel.sweeps import store as storage
 
 MODEL = tm.coopetition()
@@ -30,7 +30,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def finished(folder: Path) -> int:
-    return sum(not path.name.startswith(".") for path in (folder / storage.MARKS).iterdir())
+    return sum(not path.name.startswith(".") for path in (folder / layout.MARKS).iterdir())
 
 
 def same_sweep(path: Path) -> xr.Dataset:
@@ -284,7 +284,7 @@ def test_a_second_process_is_told_that_one_is_at_work(tmp_path):
     again = "import sys, toymodel as tm; from toymodel.sweeps.store import Store; "
     again += "from test_sweep_store import MODEL, ARGUMENTS; Store(tm.Sweep(MODEL, **ARGUMENTS), sys.argv[1])"
     command = [sys.executable, "-c", again, str(path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(files.ROOT), str(Path(__file__).parent)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(provenance.ROOT), str(Path(__file__).parent)])}
     with storage.Store(sweep, path):
         other = subprocess.run(command, env=environment, capture_output=True, text=True)
         said = f"BlockingIOError: {path}: another process is at work on it (process {os.getpid()} on "

@@ -1,8 +1,6 @@
 from . import network as network
 from . import plotting as plotting
 from . import theory as theory
-from .files import load as load
-from .files import save as save
 from .fitting.fit import Fit as Fit
 from .fitting.fit import fit as fit
 from .fitting.predict import predict as predict
@@ -15,6 +13,8 @@ from .presets import coopetition as coopetition
 from .presets import induction as induction
 from .presets import long_pathway as long_pathway
 from .presets import shared_encoder as shared_encoder
+from .records import load as load
+from .records import save as save
 from .reduction import reduced_loss as reduced_loss
 from .reduction import symbols as symbols
 from .simulation.descent import descend as descend

@@ -21,8 +21,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toymodel import files
-from toymodel.files import uses as uses
+from toymodel import files, provenance
+from toymodel.provenance import uses as uses
 
 STYLE = Path(__file__).with_name("toymodel.mplstyle")
 
@@ -181,7 +181,9 @@ def finish(script: str, figure: Figure, caption: str, table: str = "") -> Path:
             figure.savefig(whole, format=kind, metadata=metadata)
     page = folder / f"{name}.md"
     parts = [f"![{name}]({name}.png)", " ".join(caption.split()), *([table] if table else [])]
-    mark = files.stamp(page, source.parent.parent, files.made_from(source, STYLE), [f"{name}.{k}" for k in DATELESS])
+    mark = provenance.stamp(
+        page, source.parent.parent, provenance.made_from(source, STYLE), [f"{name}.{k}" for k in DATELESS]
+    )
     with files.written(page) as whole:
         whole.write_text("\n\n".join([*parts, mark]) + "\n")
     return folder / f"{name}.png"

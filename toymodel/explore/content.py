@@ -10,8 +10,8 @@ from matplotlib.colors import to_hex
 
 from toymodel import plotting, presets
 from toymodel.expression import read
-from toymodel.files import version
 from toymodel.model import Model
+from toymodel.provenance import version
 from toymodel.start import paper_start, random_start
 from toymodel.sweeps.plots import PHASE_COLOURS
 

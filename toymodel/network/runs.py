@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from toymodel.files import alone, hash_of, origin, write_netcdf, written
+from toymodel.files import alone, write_netcdf, written
 from toymodel.network.data import Classes
 from toymodel.network.disentangled import Disentangled
 from toymodel.network.evaluators import CUTS, EVALUATORS, MEASURES, OF_CUTS, evaluate_seeds, weight_names
@@ -41,6 +41,7 @@ from toymodel.network.tap import Edit, Network, ablate, forbid, graft
 from toymodel.network.training import State, begin, load, save, train_seeds
 from toymodel.network.transformer import Transformer
 from toymodel.progress import progress_bar
+from toymodel.provenance import hash_of, origin
 
 NETWORKS: dict[str, Any] = {"disentangled": Disentangled, "transformer": Transformer}
 SAVE_SECONDS = 60.0  # between checkpoints

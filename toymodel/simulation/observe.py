@@ -18,8 +18,9 @@ import xarray as xr
 
 from toymodel import measures
 from toymodel.checks import POSITIVE, number, whole
-from toymodel.files import FORMAT, origin
 from toymodel.model import Model
+from toymodel.provenance import origin
+from toymodel.records import FORMAT
 from toymodel.reduction import Plane, unlearned_loss
 from toymodel.simulation.problem import Problem
 from toymodel.simulation.state import Reduced

@@ -16,41 +16,37 @@ bytes. A lock keeps a second process away.
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import math
 import os
 import shutil
 import zlib
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from toymodel import files
+from toymodel import files, provenance
 from toymodel.checks import PathLike, checked
 from toymodel.sweeps import measured
 from toymodel.sweeps.declare import Sweep
 from toymodel.sweeps.grid import Grid
+from toymodel.sweeps.layout import MARKS, Array, Layout, Pieces, checksum_of_header
 from toymodel.sweeps.measured import OF_MECHANISM, labels_of, times_of, trajectories
 
 FORMAT = 2
 VERSIONS = ("toymodel_format", "toymodel_version", "jax_version", "toymodel_code")
-NOT_RUN = "not run"
-MARKS = "progress/checksum"
 SAID = 5  # damaged chunks that an error lists
 
 
 @cache
 def _code() -> str:
     """The fingerprint of the code that computes a chunk."""
-    return files.fingerprint(*files.imports(measured))
+    return provenance.fingerprint(*provenance.imports(measured))
 
 
 def attributes(sweep: Sweep) -> dict[str, Any]:
@@ -59,8 +55,8 @@ def attributes(sweep: Sweep) -> dict[str, Any]:
         "sweep": json.dumps(sweep.identity),
         "model": sweep.model.to_json(),
         "toymodel_format": FORMAT,
-        "toymodel_version": files.version("toymodel"),
-        "jax_version": files.version("jax"),
+        "toymodel_version": provenance.version("toymodel"),
+        "jax_version": provenance.version("jax"),
         "toymodel_code": _code(),
     }
 
@@ -290,7 +286,7 @@ def open_sweep(path: PathLike) -> xr.Dataset:
         raise ValueError(f"{path} has format {made}, this version of toymodel reads format {FORMAT}")
     try:
         layout = Layout(json.loads((path / ".zmetadata").read_bytes()))
-        if layout.attributes["header"] != _checksum_of_header(layout.metadata):
+        if layout.attributes["header"] != checksum_of_header(layout.metadata):
             raise ValueError(".zmetadata does not have its checksum")
         coords = {name: layout.coordinate(path, name) for name in layout.coordinates}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -340,139 +336,6 @@ def _attributes(path: Path) -> dict[str, Any]:
 NOT_KEPT = ("coordinates", "header")  # attributes that are about the files
 
 
-@dataclass(frozen=True)
-class Array:
-    """A variable of a store: what it is called, and how it is cut."""
-
-    name: str
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    chunks: tuple[int, ...]
-    dtype: np.dtype  # in the files
-    labels: tuple[str, ...]
-
-    @cached_property
-    def pieces(self) -> tuple[int, ...]:
-        return tuple(-(-n // size) for n, size in zip(self.shape, self.chunks, strict=True))
-
-    @property
-    def empty(self) -> float:
-        return np.nan if self.dtype.kind == "f" else 0
-
-    def corner(self, number: int) -> tuple[int, ...]:
-        return tuple(int(i) for i in np.unravel_index(number, self.pieces)) if self.pieces else ()
-
-    def key(self, number: int) -> str:
-        """The name of the file of a chunk."""
-        return ".".join(map(str, self.corner(number))) or "0"
-
-    def box(self, number: int) -> tuple[slice, ...]:
-        parts = zip(self.corner(number), self.chunks, self.shape, strict=True)
-        return tuple(slice(i * size, min((i + 1) * size, n)) for i, size, n in parts)
-
-    @property
-    def bytes(self) -> int:
-        return math.prod(self.chunks) * self.dtype.itemsize
-
-
-class Layout:
-    """What the consolidated metadata of a store say: its arrays, and where the parts of a chunk are."""
-
-    def __init__(self, metadata: dict[str, Any]):
-        self.metadata = metadata["metadata"]
-        self.attributes: dict[str, Any] = self.metadata[".zattrs"]
-        self.coordinates: list[str] = self.attributes["coordinates"].split()
-        names = [name.removesuffix("/.zarray") for name in self.metadata if name.endswith("/.zarray")]
-        every = {name: self._array(name) for name in names}
-        self.arrays = {name: every[name] for name in names if name not in self.coordinates and name != MARKS}
-        self.of_coordinates = {name: every[name] for name in self.coordinates}
-        self.count = every[MARKS].shape[0]
-        self.sweep = self.attributes["sweep"].encode()
-
-    def _array(self, name: str) -> Array:
-        found = self.metadata[f"{name}/.zarray"]
-        filters = found["filters"] or []
-        labels = tuple(filters[0]["labels"]) if filters else ()
-        return Array(
-            name,
-            tuple(self.metadata[f"{name}/.zattrs"]["_ARRAY_DIMENSIONS"]),
-            tuple(found["shape"]),
-            tuple(found["chunks"]),
-            np.dtype("u1" if filters else found["dtype"]),
-            labels,
-        )
-
-    def coordinate(self, path: Path, name: str) -> xr.Variable:
-        """The values of a coordinate; raises ValueError for a file without the checksum of the header."""
-        array, content = self.of_coordinates[name], (path / name / "0").read_bytes()
-        if zlib.crc32(content) != self.metadata[f"{name}/.zattrs"]["checksum"]:
-            raise ValueError(f"{name}/0 does not have its checksum")
-        return xr.Variable(array.dims, np.frombuffer(content, array.dtype).reshape(array.shape).copy())
-
-    def mark(self, number: int) -> str:
-        return f"{MARKS}/{number}.0"
-
-    def checksums(self, number: int, contents: list[bytes]) -> bytes:
-        """The CRC-32 of each file of a chunk, begun with the sweep and the number."""
-        begun = zlib.crc32(self.sweep + b" %d" % number)
-        return np.array([zlib.crc32(content, begun) for content in contents], "<u4").tobytes()
-
-    def fault(self, path: Path, number: int) -> str | None:
-        """Why a chunk is damaged: "" where it is not, None where it was never finished."""
-        try:
-            mark = (path / self.mark(number)).read_bytes()
-        except FileNotFoundError:
-            return None
-        if len(mark) != 4 * len(self.arrays):
-            return f"{self.mark(number)} has {len(mark)} bytes, not {4 * len(self.arrays)}"
-        contents = []
-        for array in self.arrays.values():
-            name = f"{array.name}/{array.key(number)}"
-            try:
-                contents.append((path / name).read_bytes())
-            except OSError as error:
-                return f"{name} cannot be read: {error.strerror}"
-            if len(contents[-1]) != array.bytes:
-                return f"{name} has {len(contents[-1])} bytes, not {array.bytes}"
-        same = np.frombuffer(self.checksums(number, contents), "<u4") == np.frombuffer(mark, "<u4")
-        wrong = [f"{a.name}/{a.key(number)}" for a, fits in zip(self.arrays.values(), same, strict=True) if not fits]
-        return f"{', '.join(wrong)} without the right checksum" if wrong else ""
-
-
-class Pieces(BackendArray):
-    """A variable of a store, whose values are read when they are used, chunk by chunk."""
-
-    def __init__(self, path: Path, array: Array, finished: frozenset[int]):
-        self.path, self.array, self.finished = path, array, finished
-        self.shape = array.shape
-        self.texts = np.array([NOT_RUN, *array.labels])
-        self.dtype = self.texts.dtype if array.labels else array.dtype
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
-
-    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
-        """The entries at an outer product of indices, one number, slice or array for each dimension."""
-        array = self.array
-        at = [np.atleast_1d(np.arange(n)[part]) for n, part in zip(array.shape, key, strict=True)]
-        found = np.full([len(part) for part in at], array.empty, array.dtype)
-        touched = [np.unique(part // size) for part, size in zip(at, array.chunks, strict=True)]
-        for corner in itertools.product(*touched):
-            number = int(np.ravel_multi_index(corner, array.pieces)) if corner else 0
-            if number not in self.finished:
-                continue
-            name = f"{array.name}/{array.key(number)}"
-            values = np.fromfile(self.path / name, array.dtype)
-            if values.nbytes != array.bytes:
-                raise ValueError(f"{self.path}: {name} of chunk {number} was damaged since the store was opened")
-            here = [np.flatnonzero(part // size == i) for part, size, i in zip(at, array.chunks, corner, strict=True)]
-            inside = [part[i] % size for part, i, size in zip(at, here, array.chunks, strict=True)]
-            found[np.ix_(*here)] = values.reshape(array.chunks)[np.ix_(*inside)]
-        kept = [n for n, part in zip(found.shape, key, strict=True) if isinstance(part, slice) or np.ndim(part)]
-        found = found.reshape(kept)
-        return self.texts[found] if array.labels else found
-
-
 def _header(sweep: Sweep) -> dict[str, bytes]:
     """The files of a store that are there before its chunks: name -> content."""
     grid, labels = Grid.of(sweep), labels_of(sweep.model)
@@ -501,16 +364,10 @@ def _header(sweep: Sweep) -> dict[str, bytes]:
     found["progress/.zgroup"] = {"zarr_format": 2}
     sizes |= {"chunk": len(grid.chunks()), "variable": len(variables(sweep))}
     put(MARKS, ("chunk", "variable"), (1, sizes["variable"]), "<u4", 0)
-    group["header"] = _checksum_of_header(found)
+    group["header"] = checksum_of_header(found)
     written = {name: json.dumps(value, indent=1).encode() for name, value in found.items()}
     written[".zmetadata"] = json.dumps({"zarr_consolidated_format": 1, "metadata": found}).encode()
     return written | {f"{name}/0": values.tobytes() for name, (_, values) in coords.items()}
-
-
-def _checksum_of_header(metadata: dict[str, Any]) -> int:
-    """CRC-32 of all metadata but itself."""
-    group = {name: value for name, value in metadata[".zattrs"].items() if name != "header"}
-    return zlib.crc32(json.dumps({**metadata, ".zattrs": group}, sort_keys=True).encode())
 
 
 def _plain(values: np.ndarray) -> np.ndarray:
