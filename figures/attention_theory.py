@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from toymodel import plotting
 
@@ -34,7 +35,8 @@ def curves(axes: Axes, found: xr.Dataset, name: str) -> None:
         axes.plot(step[::4], one.network_flip[::4], ".", ms=2.5, color=colour)
         axes.plot(step, one.theory_flip, lw=1, color=colour, label=f"{float(one[name]):g}")
     axes.set(xlabel="steps (thousands)", ylabel="flip (1: ICL, 0: CIWL)", ylim=(0, 1.03))
-    axes.legend(title=VARIED[name], fontsize=5.5, title_fontsize=6.5, ncols=2)
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 4, "columnspacing": 0.8, "handlelength": 1.0}
+    axes.legend(title=VARIED[name], fontsize=5.5, title_fontsize=6.5, **place)
 
 
 def scatter(axes: Axes, found: xr.Dataset, name: str) -> None:
@@ -46,6 +48,8 @@ def scatter(axes: Axes, found: xr.Dataset, name: str) -> None:
     axes.set(xlabel=f"{LANDMARKS[name]}, network", ylabel="theory", xlim=(low, high), ylim=(low, high))
     if name != "peak":
         axes.set(xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_formatter(NullFormatter())
 
 
 def main() -> None:
@@ -63,8 +67,9 @@ def main() -> None:
     `toymodel.theory.attention_flow.predict`); nothing is fitted. (a to c) Flip against step for several values of the
     noise within classes, of the number of classes and of the dimension. (d to f) Emergence, highest flip and end of ICL
     over {int(median["settings"])} settings: median errors {100 * median["emergence"]:.1f} %, {median["peak"]:.3f} and
-    {100 * median["end"]:.1f} %, median R2 of the curves {median["R2"]:.3f}. Settings that never emerge or never end, in
-    the network or in the theory, are not among the dots of (d) and (f)."""
+    {100 * median["end"]:.1f} %, median R2 of the curves {median["R2"]:.3f}. The dots have D = 128 and 256 beside; at
+    256 the theory has no ICL in the time shown. Settings that never emerge or never end, in the network or in the
+    theory, are not among the dots of (d) and (f)."""
     plotting.finish(__file__, fig, caption)
 
 

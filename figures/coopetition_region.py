@@ -57,7 +57,9 @@ def main() -> None:
     axes[0, 0].plot(*PAPER, "*", ms=9, color=plotting.COLOURS["ciwl"], clip_on=False)
     axes[0, 1].plot(*PRESET, "o", ms=6, color=plotting.COLOURS["icl"])
     axes[0, 0].annotate("the paper's", PAPER, (-7, 0), textcoords="offset points", ha="right", va="center")
-    axes[0, 1].annotate("LONG_PATHWAY_START", PRESET, (0, 7), textcoords="offset points", ha="center", color="w")
+    axes[0, 1].annotate(
+        "the preset's start", PRESET, (-7, -3), textcoords="offset points", color="w", fontsize=6, ha="right"
+    )
     for ax, height in zip(axes[0], (1.5, 5.5), strict=True):
         ax.annotate("inside", (7e-4, height), color="w", fontweight="bold", va="center")
     fig.colorbar(mesh, ax=axes[0], label="share of starts")

@@ -63,6 +63,7 @@ def main() -> None:
             assert (one.alone < one.constant).mean() > 0.5, "a model fitted to an experiment follows it in time in most"
     axes.flat[0].set_ylabel("root mean square error of accuracy")
     axes.flat[-1].legend(fontsize=6)
+    plotting.panel_letters(axes.flat)
     missing = [label for model, (label, _) in MODELS.items() if not (DATA / f"fit_predictions_{model}.nc").exists()]
     left = f" Not computed yet: {', '.join(missing)}." if missing else ""
     caption = f"""Predictions of models that were fitted to full data alone, by experiment: error of accuracies among

@@ -43,10 +43,10 @@ def main() -> None:
     band(d, lookup, time, "ciwl", label="lookup (ciwl sequences)")
     a.set(title="minimal model, seed 7", xlabel="steps (thousands)", ylabel="overlap / target norm")
     b.set(title="disentangled network", xlabel="steps (thousands)", ylabel="size / largest size")
-    c.set(title="transformer, layer 1", xlabel="time / emergence of ICL", ylabel="attention", ylim=(0, 1.03))
+    c.set(title="transformer, layer 1", xlabel="time / emergence of ICL", ylabel="attention", ylim=(0, 1.4))
     d.set(title="transformer, layer 2", xlabel="time / emergence of ICL", ylabel="preference, mean of heads")
     for ax in axes.flat:
-        ax.legend(fontsize=6)
+        ax.legend(fontsize=6, loc="upper left" if ax is c else "best")
     plotting.panel_letters(axes.flat)
     kept = last(previous) / previous.max("step")
     falls = last(induction) / induction.max("step")
