@@ -56,7 +56,11 @@ def minimised(
         evaluate: x (start, free) -> residuals (start, n) and Jacobian (start, n, free), NaN where they are not there.
         x: where to start, within low..high, both (free,).
         held: (start, free), True for coordinates that do not move.
-        most: iterations. patience: those that the others have once the best one has ended; None: as many as they need.
+        most: iterations; the other starts have PATIENCE of them once the best one has ended.
+        progress: show it; by default where it takes more than two seconds.
+
+    Returns:
+        `Solved`.
     """
     held = np.zeros(x.shape, bool) if held is None else held
     residuals, jacobian = evaluate(x)
