@@ -261,7 +261,7 @@ def simulation(page: Page) -> None:
         parameters
         (`benchmarks/theory_asymptotics.py`) a $\mu$ is positive, and the signs alone decide. The number that says
         something is that of the other {int(open_ends.sum()):,}, in which both are zero and what is learned first has to
-        be predicted: **`toymodel.asymptotic_strategy` is right in {share:.1%} of them** ({float(right.mean()):.1%} of
+        be predicted: **`tm.theory.asymptotic_strategy` is right in {share:.1%} of them** ({float(right.mean()):.1%} of
         all)."""
     )
 

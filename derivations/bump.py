@@ -242,7 +242,7 @@ def simulations(page: Page) -> None:
     page.claim("at the paper's starts the formula is too high in every seed", bool((said.height > found).all()))
     page.text(
         f"""**No prediction at the paper's starts.** They are not small ($x$ up to {float(said.x.max()):.2g}, $z$ up to
-        {float(said.z.max()):.2g}) and $\\mu_{{icl}} = \\alpha$: `toymodel.bump` says
+        {float(said.z.max()):.2g}) and $\\mu_{{icl}} = \\alpha$: `tm.theory.bump` says
         NaN. For seeds 0 to 11 the formula gives
         {float(said.height.min()):.2f} to {float(said.height.max()):.2f}, and {float(found.min()):.2f} to
         {float(found.max()):.2f} is measured."""

@@ -98,8 +98,8 @@ def quadrature(page: Page) -> None:
         page.claim(f"the path solves the plateau of {dict(form.mechanisms)}, in all its overlaps", True)
     page.text(
         r"""ICL has emerged where $\prod_{icl}u = rT_{icl}$ with $r = 1-1/\sqrt2$ (there its loss has halved), and it is
-        first if $\prod_{ciwl}u < rT_{ciwl}$ there. `toymodel.escape` is this quadrature, `toymodel.speed_up` the ratio
-        of two of them; both give the fastest damping at the start times the time, which has to be small."""
+        first if $\prod_{ciwl}u < rT_{ciwl}$ there. `tm.theory.escape` is this quadrature, `tm.theory.speed_up` the
+        ratio of two of them; both give the fastest damping at the start times the time, which has to be small."""
     )
 
 
@@ -272,7 +272,7 @@ def two_private_vectors(page: Page) -> None:
     page.text(
         r"""(Without cost the start of $a$ counts too: in the mean over independent overlaps of spread $\sigma$ the
         product is then $\frac12\sigma^2e^{2k_1s}$, twice what the formula says at $\gamma = 0$.) A stronger target of
-        $d$ widens the region by $d_C$, by $k_1/k_2$ and by $\gamma$. `toymodel.region` is these inequalities. They
+        $d$ widens the region by $d_C$, by $k_1/k_2$ and by $\gamma$. `tm.theory.region` is these inequalities. They
         leave out the residuals of $b$ and $c$, which must be so small that they do not collapse."""
     )
 
@@ -534,7 +534,7 @@ def build() -> Page:
         "Cooperation, competition, coopetition",
         [
             "The [plateau](plateau.md): constant drives; two mechanisms that share $b$ and $c$, gradient flow.",
-            "For the quadrature: damping is negligible (damping of `toymodel.escape` below 0.1).",
+            "For the quadrature: damping is negligible (damping of `tm.theory.escape` below 0.1).",
             "For the law: starts of typical size, $\\sigma$ for all overlaps and $d_0 > \\sigma$ for that of $d$, both "
             "small against the targets.",
         ],

@@ -86,7 +86,7 @@ def stability(page: Page) -> None:
     page.section("The largest stable step")
     page.text(
         r"""A small error $\delta$ becomes $(1-\eta H)\delta$ at a step: descent is stable while $\eta <
-        2/\lambda_{max}$, which closes on the coordinates (`toymodel.curvature`). While ICL is learned and CIWL
+        2/\lambda_{max}$, which closes on the coordinates (`tm.theory.curvature`). While ICL is learned and CIWL
         is not, $\lambda_{max}$ is that of one mechanism at its end ([conserved quantities](conserved.md)), with
         the weight $(L_2+\mu_2)w_1$:"""
     )

@@ -313,7 +313,7 @@ def compare(page: Page) -> None:
     plotting.panel_letters(axes)
     page.figure(
         figure,
-        f"""Folds of the full equations, followed with `toymodel.branch`, against the closed forms, for the paper's
+        f"""Folds of the full equations, followed with `tm.theory.branch`, against the closed forms, for the paper's
         dimensions and target norms sqrt(n). (a) All folds; each symbol is a value of alpha (legend in b). (b) The error
         of
         $\\lambda_{{icl}}$ falls in proportion to $\\mu_1/\\alpha$; $\\lambda_{{ciwl}}$ is right to {worst["ciwl"]:.0%}

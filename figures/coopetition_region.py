@@ -37,6 +37,7 @@ def example(ax, model, point):
             style = {"ls": "--", "label": "ICL, CIWL blocked"} if acts else {"label": plotting.NAMES[m]}
             ax.plot(run.time[1:], (run[f"loss_{m}"] / run[f"unlearned_{m}"])[1:], color=plotting.COLOURS[m], **style)
     plotting.log_time(ax, 100)
+    ax.legend(loc="upper left", ncols=3, fontsize=6)
     ax.set(xlabel="time (steps x step size)", ylabel="loss / unlearned loss", ylim=(-0.05, 1.3))
     return found
 
@@ -56,21 +57,18 @@ def main() -> None:
         ax.set_yticks([], minor=True)
     axes[0, 0].plot(*PAPER, "*", ms=9, color=plotting.COLOURS["ciwl"], clip_on=False)
     axes[0, 1].plot(*PRESET, "o", ms=6, color=plotting.COLOURS["icl"])
-    axes[0, 0].annotate("the paper's", PAPER, (-7, 0), textcoords="offset points", ha="right", va="center")
-    axes[0, 1].annotate(
-        "the preset's start", PRESET, (-7, -3), textcoords="offset points", color="w", fontsize=6, ha="right"
-    )
+    left = {"textcoords": "offset points", "ha": "right", "va": "center"}
+    axes[0, 0].annotate("the paper's", PAPER, (-7, 0), **left)
+    axes[0, 1].annotate("the preset's start", PRESET, (-7, 0), **left, color="w", fontsize=6)
     for ax, height in zip(axes[0], (1.5, 5.5), strict=True):
         ax.annotate("inside", (7e-4, height), color="w", fontweight="bold", va="center")
     fig.colorbar(mesh, ax=axes[0], label="share of starts")
     one, other = (example(ax, MODELS[m], at) for ax, m, at in zip(axes[1], MODELS, (PAPER, PRESET), strict=True))
     assert one[1] < 2 * one[0] and not other[1] < 10 * other[0]
-    for ax in axes[1]:
-        ax.legend(loc="upper left", ncols=3, fontsize=6)
     plotting.panel_letters(axes.flat)
     caption = f"""(a, b) Share of 20 random starts in which ICL comes first, is transient, and comes at least 10 times
     later or not at all once CIWL is blocked; d starts at scale 1, alpha = mu_icl = 0.1. Line: the law
-    (`toymodel.region`), which says of the cells on its left that most starts do so. It is right for
+    (`tm.theory.region`), which says of the cells on its left that most starts do so. It is right for
     {right["published"]:.0%} and {right["long_pathway"]:.0%} of the cells; saying of no cell that they do is right for
     {base["published"]:.0%} and {base["long_pathway"]:.0%}. (c, d) A run at the paper's point, where blocking CIWL does
     not delay ICL, and one at the point of (b), where it does."""

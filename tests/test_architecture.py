@@ -1,10 +1,14 @@
 """What the documents say of the tree holds: their paths, the modules that they list, their layers."""
 
+import importlib.util
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import toymodel as tm
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
@@ -60,3 +64,21 @@ def test_forges_run_what_the_makefile_says():
     targets = set(re.findall(r"^([a-z-]+)(?: [a-z-]+)*:", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for document in (ROOT / "CONTRIBUTING.md", ROOT / "README.md", ARCHITECTURE):
         assert set(re.findall(r"(?:`|    )make ([a-z-]+)", document.read_text())) <= targets, document.name
+
+
+def test_what_texts_call_by_name_is_there():
+    """`tm.NAME`, `tm.theory.NAME` and `toymodel.NAME` in pages, scripts and docstrings can be reached."""
+    texts = [p for d in ("toymodel", "derivations", "figures", "benchmarks", "docs") for p in (ROOT / d).rglob("*.py")]
+    texts += [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs/guides").glob("*.md")]
+    texts = [path for path in texts if path.name not in ("gallery.md", "changelog.md")]  # made when the site is built
+    wrong = []
+    for path in texts:
+        for name in re.findall(r"`(?:tm|toymodel)\.([A-Za-z_.]+[A-Za-z_])\b(?<!\.X)", path.read_text()):
+            place: Any = tm
+            for part in name.split("."):
+                if hasattr(place, "__path__") and importlib.util.find_spec(f"{place.__name__}.{part}"):
+                    place = importlib.import_module(f"{place.__name__}.{part}")
+                else:
+                    place = getattr(place, part, None)
+            wrong += [f"{path.relative_to(ROOT)}: {name}"] if place is None else []
+    assert not wrong
