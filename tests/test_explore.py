@@ -118,6 +118,7 @@ def test_flow_of_the_page_makes_the_steps_of_python(name, js):
     assert apart(found, tm.flow(model, usual_start(name, model), 2000, times=found["time"])) < 1e-9
 
 
+@pytest.mark.slow
 def test_interventions_of_the_page_are_those_of_python(js):
     model = tm.coopetition()
     start = tm.paper_start(model, 7)

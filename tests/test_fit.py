@@ -19,6 +19,8 @@ from toymodel.network.paper import paper_curve
 from toymodel.settings import own_jax
 from toymodel.symbolic import System
 
+pytestmark = pytest.mark.slow
+
 MODEL = tm.coopetition(alpha=0.13, mu_icl=0.07)
 START = tm.paper_start(MODEL, 7)
 TIMES = np.linspace(0, 16_000, 81)

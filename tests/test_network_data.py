@@ -11,6 +11,8 @@ import pytest
 from toymodel.network.data import KINDS, Batch, FileClasses, GaussianClasses, Sequences, distinct, read_classes, sample
 from toymodel.network.evaluators import label_tokens, measure, preference
 
+pytestmark = pytest.mark.slow
+
 CLASSES, EXEMPLARS, BATCH = 12, 3, 4000
 TABLE = jnp.stack(jnp.broadcast_arrays(jnp.arange(CLASSES)[:, None], jnp.arange(EXEMPLARS)[None]), -1).astype(float)
 

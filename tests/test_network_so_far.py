@@ -14,6 +14,8 @@ from toymodel.network.experiments import Experiment
 from toymodel.network.runs import Runs
 from toymodel.network.training import Rule
 
+pytestmark = pytest.mark.slow
+
 SMALL = Experiment(
     "disentangled_small",
     "disentangled",

@@ -7,6 +7,8 @@ import pytest
 
 import toymodel as tm
 
+pytestmark = pytest.mark.slow
+
 
 def transcribed(vectors, steps: int, lr: float, optimiser: str, mu_icl: float, alpha: float):
     """Sign descent and Adam on the published loss in numpy: gradients by hand, moments as in Adam's paper."""

@@ -29,6 +29,8 @@ from toymodel.theory.attention_flow import (
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import attention_networks as reference
 
+pytestmark = pytest.mark.slow
+
 DRAWN = GaussianClasses(classes=2000, exemplars=20, features=64, noise=1.2, norm=1.0)
 CLASSES = Classes(classes=2000, exemplars=20, features=64, noise=1.2)
 

@@ -12,6 +12,8 @@ import toymodel as tm
 from toymodel.theory import three_waves
 from toymodel.theory import weighted_sum as theory
 
+pytestmark = pytest.mark.slow
+
 
 def flowed(start, horizon, **parameters):
     """The time of emergence under gradient flow, located on 3,000 recorded times by interpolation."""
