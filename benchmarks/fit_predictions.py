@@ -38,7 +38,7 @@ EXPERIMENTS = {  # by network: the curves that the experiment is about
     },
     "transformer": {
         "matched": BOTH, "icl_only": ICL, "ciwl_only": CIWL, "ciwl_blocked": ICL, "icl_given_end": ICL,
-        "icl_given_32000": ICL, "full_from_8000": BOTH, "full_from_16000": BOTH,
+        "icl_given_24000": ICL, "full_from_12000": BOTH, "full_from_20000": BOTH,
     },
 }  # fmt: skip
 LINK, STARTS, POINTS = "choice", 6, 101

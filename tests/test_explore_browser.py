@@ -97,7 +97,7 @@ def test_every_preset_in_chromium_is_python(opened, file):
 
 
 @pytest.mark.slow
-def test_from_the_command_to_persistent_icl_in_three_actions(opened, command):
+def test_from_the_command_to_persistent_icl_in_three_actions(command, opened):  # the page is closed first
     """1: `toymodel explore`. 2: the mouse goes to the slider of alpha. 3: it is moved to its left end."""
     shown = opened(command)
     assert "Phase: transient ICL" in shown.inner_text("#summary")  # the paper's figure: seed 7, alpha = mu_icl = 0.1
