@@ -298,12 +298,15 @@ def test_a_run_is_interrupted_between_calls():
 def test_a_forked_child_is_told_to_spawn_where_it_would_wait_for_ever():
     """Whatever computes with JAX refuses; descent, whose threads end with each call, goes on to the same numbers."""
     code = """
-import os, warnings, toymodel as tm
+import os, tempfile, warnings, toymodel as tm
+from pathlib import Path
 warnings.simplefilter("ignore")
 model = tm.coopetition()
 start = tm.aligned_start(model, overlap=0.3)
 vectors = tm.paper_vectors(model, 0)
 before = tm.descend(model, start, 10)
+from toymodel.network.runs import Runs
+runs = Runs(curves=Path(tempfile.mkdtemp()), checkpoints=Path(tempfile.mkdtemp()))
 tm.flow(model, start, 1.0, times=[1.0])
 if os.fork() == 0:
     found = 0
@@ -312,13 +315,14 @@ if os.fork() == 0:
         lambda: tm.paper_start(model, 7),
         lambda: tm.descend_vectors(model, vectors, 10),
         lambda: tm.theory.emergence(model, start),
+        lambda: runs.run(runs.named("disentangled_full")),
     ):
         try:
             call()
         except RuntimeError as error:
             found += "spawn" in str(error)
     found += tm.descend(model, start, 10).identical(before)
-    os._exit(0 if found == 5 else 10 + found)
+    os._exit(0 if found == 6 else 10 + found)
 raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -280,7 +280,8 @@ def test_the_command_trains_lists_and_names_what_is_wrong(tmp_path, monkeypatch)
     call = lambda *args: CliRunner().invoke(app, ["train", *args, *folders])  # noqa: E731
     assert "missing disentangled_small" in call().output
     assert "at step 40, accuracy among the labels in context: icl 0." in call("--all").output
-    assert "there   disentangled_small" in call().output
+    listed = call().output
+    assert "there   disentangled_small" in listed and f"curves in {tmp_path}" in listed
     assert "give names or --all" in str(call("--all", "disentangled_small").exception)
     assert "there is no experiment 'another', but disentangled_small" in str(call("another").exception)
     (tmp_path / "n" / f"{small.name}.nc").write_bytes(b"no file of curves")

@@ -116,8 +116,7 @@ def test_bad_grids_are_refused_by_name(over, message):
         ({"chunk": 0}, "chunk must be a whole number"),
         ({"fixed": {"alpha": 1.0}}, "alpha is both varied and fixed"),
         ({"fixed": {"gamma": 1.0}}, "cannot vary or fix 'gamma'"),
-        ({"integrator": "flow", "stop_below": 1e-6}, "stop_below is for"),
-        ({"integrator": "flow", "every": 10}, "every and a varied lr"),
+        ({"integrator": "flow", "over": {"lr": [0.1, 0.2]}}, "a varied lr is for"),
         ({"design": "samples(0)"}, "count must be a whole number"),
         ({"design": "grid(3)"}, "design must be like"),
         ({"design": tm.samples(4), "over": {}}, "at least one range"),
@@ -273,3 +272,25 @@ def test_trajectories_are_kept_if_asked_for():
     assert swept["time"].values.tolist() == [0, 100, 200, 250]
     for name in ("loss", "loss_icl", "cost", "overlap"):
         np.testing.assert_allclose(swept[name], runs[name].transpose(*swept[name].dims), rtol=1e-12)
+
+
+def test_equal_numbers_of_entries_are_taken_once_and_it_is_said():
+    with pytest.warns(UserWarning, match=r"dim_d: log\(5.0, 20.0, 100\) has 16 different whole numbers"):
+        found = tm.sweep(MODEL, {"dim_d": tm.log(5, 20, 100)}, steps=2)
+    assert found.dim_d.dtype.kind == "i" and found.dim_d.values.tolist() == list(range(5, 21))
+
+
+@pytest.mark.parametrize(
+    ("given", "chunk"),
+    [
+        ({"steps": 16_000}, 16_384),
+        ({"steps": 100_000}, 2048),
+        ({"steps": 100}, 16_384),
+        ({"steps": 10_000_000}, 256),
+        ({"steps": 16_000, "integrator": "flow"}, 1024),
+        ({"steps": 16_000, "every": 100}, 512),
+        ({"chunk": 7}, 7),
+    ],
+)
+def test_chunks_follow_from_the_work_in_a_run(given, chunk):
+    assert tm.Sweep(MODEL, {"alpha": [0.1, 0.2]}, **given).chunk == chunk

@@ -29,6 +29,8 @@ def train(
     if all_ and names:
         raise ValueError(f"give names or --all, got both: {names}")
     if not all_ and not names:
+        missing = "" if curves.is_dir() else ", a folder that is not there yet"
+        typer.echo(f"curves in {curves}/ (--curves){missing}; checkpoints in {checkpoints}/ (--checkpoints)")
         for name, experiment in runs.known.items():
             whole, begun = len(runs.there(experiment)), len(runs.begun(experiment))
             state = "there  " if runs.finished(experiment) else "begun  " if begun else "missing"

@@ -42,6 +42,7 @@ from toymodel.network.training import State, begin, load, save, train_seeds
 from toymodel.network.transformer import Transformer
 from toymodel.progress import progress_bar
 from toymodel.provenance import hash_of, origin
+from toymodel.settings import refuse_fork
 
 NETWORKS: dict[str, Any] = {"disentangled": Disentangled, "transformer": Transformer}
 SAVE_SECONDS = 60.0  # between checkpoints
@@ -192,6 +193,7 @@ class Runs:
     ) -> xr.Dataset:
         """The curves of a training that goes on from its last checkpoint, if all states that it kept are still there
         and it is not to be done `again`."""
+        refuse_fork()
         folder = self.checkpoints / self.made_of(experiment)
         _writable(folder)
         latest = folder / f"latest_{'_'.join(map(str, seeds))}.eqx"

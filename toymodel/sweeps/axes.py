@@ -99,7 +99,7 @@ def log(low: Finite, high: Finite, count: ValueCount | None = None) -> Axis:
     Arguments:
         low, high: the first and the last, 0 < low < high.
         count: how many; without it, the range for a design (`samples`). Of a dimension (`dim_x`) the values are rounded
-            to whole numbers, and equal ones are taken once.
+            to whole numbers, and equal ones are taken once, with a warning.
 
     Returns:
         An axis for `over`.
@@ -122,7 +122,7 @@ def linear(low: Finite, high: Finite, count: ValueCount | None = None) -> Axis:
     Arguments:
         low, high: the first and the last, low < high.
         count: how many; without it, the range for a design (`samples`). Of a dimension (`dim_x`) the values are rounded
-            to whole numbers, and equal ones are taken once.
+            to whole numbers, and equal ones are taken once, with a warning.
 
     Returns:
         An axis for `over`.

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -51,7 +52,9 @@ from toymodel.sweeps.axes import Axis, Samples, axis_of, design_of, seeds_of
 STARTS = ("paper", "random", "aligned")
 Integrator = Literal["descent", "flow"]
 INTEGRATORS = get_args(Integrator)
-CHUNK = 16_384
+MOST_CHUNK = 16_384
+WORK = MOST_CHUNK * 16_000  # run-steps in a chunk, about half a second of descent
+FLOW_STEPS = 250_000  # what a run of flow costs, about, in steps of descent
 
 
 @checked
@@ -93,12 +96,21 @@ class Sweep:
         put(self, "design", design_of(self.design))
         put(self, "interventions", interventions_of(self.interventions))
         put(self, "fixed", {name: number(f"fixed: {name}", value, -np.inf) for name, value in self.fixed.items()})
-        put(self, "chunk", self.chunk if self.chunk is not None else CHUNK if self.every is None else 512)
         for name, kind in (("steps", int), ("chunk", int), ("every", int), ("lr", float), ("rtol", float)):
             given = getattr(self, name)
             put(self, name, None if given is None else kind(given))  # numpy's numbers cannot be written to JSON
         put(self, "stop_below", None if self.stop_below is None else float(self.stop_below))
+        put(self, "chunk", self.chunk or self._usual_chunk())
         self._check()
+
+    def _usual_chunk(self) -> int:
+        """As many runs as take about half a second, a power of two: then progress moves, Ctrl-C is heard soon, and
+        several workers have something to do. It depends on the sweep alone, so that a store may be continued anywhere.
+        """
+        flows = self.integrator == "flow" or "integrator" in self.over
+        cost = max(self.steps, FLOW_STEPS) if flows else self.steps
+        fits: int = 2 ** int(math.log2(max(WORK / cost, 1)))
+        return min(max(fits, 256), MOST_CHUNK if self.every is None else 512)
 
     def _check(self) -> None:
         self._check_start()
@@ -120,11 +132,8 @@ class Sweep:
             self._check_values(name, axis)
         for name, value in self.fixed.items():
             self._check_numbers(name, np.array([value]))
-        if self.integrator == "flow" and self.stop_below is not None:
-            raise ValueError("stop_below is for integrator='descent'; a flow goes on to its end")
-        flows = self.integrator == "flow" or "integrator" in self.over
-        if flows and (self.every is not None or "lr" in self.over):
-            raise ValueError("every and a varied lr are for integrator='descent'")
+        if (self.integrator == "flow" or "integrator" in self.over) and "lr" in self.over:
+            raise ValueError("a varied lr is for integrator='descent'")
         if self.every is not None and "lr" in self.over:
             raise ValueError("every needs one lr, so that all runs are recorded at the same times")
 
@@ -191,6 +200,8 @@ class Sweep:
         if (axis.kind == "cases") != (name == "intervention"):
             raise ValueError(f"over: cases (label -> text) are for intervention, got {axis} for {name}")
         values = axis.points(name) if axis.count or axis.values else np.array([axis.low, axis.high])
+        if name.startswith("dim_") and self.design is None and len(values) < axis.size:
+            warnings.warn(f"{name}: {axis} has {len(values)} different whole numbers", stacklevel=2)
         if self.design is None:
             axis.points(name)
         if name == "integrator" and not set(values.tolist()) <= set(INTEGRATORS):

@@ -62,12 +62,12 @@ def sweep(
         steps, lr, interventions: as in `descend`. Interventions may be text in which varied names stand, such as
             "Change(until=t_switch, alpha=0)".
         integrator: "descent", or "flow" until t = steps x lr with the tolerance rtol.
-        stop_below: a run of descent whose loss falls below this ends there, as in the paper, and its measures are those
-            of the record until then.
+        stop_below: a run whose loss falls below this ends there, as in the paper, and its measures are those of the
+            record until then; a flow is looked at at 512 times (`toymodel.flow`).
         design: `samples(n)` draws n points in the ranges of `over` instead of all combinations.
         every: also keep losses and coordinates each so many steps.
         store: a folder NAME.zarr, written chunk by chunk; the same call continues it after an interruption.
-        chunk: runs that are computed and written together.
+        chunk: runs that are computed and written together; by default about half a second of them, at least 256.
         client: a Dask client, or the address of a scheduler, whose workers compute.
         progress: show it (by default where it takes more than about two seconds).
 

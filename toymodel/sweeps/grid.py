@@ -37,12 +37,12 @@ class Grid:
     def of(cls, sweep: Sweep) -> Grid:
         design: Any = sweep.design
         if design is None:
-            coordinates = {name: (name, axis.points(name)) for name, axis in sweep.over.items()}
+            coordinates = {name: (name, _typed(name, axis.points(name))) for name, axis in sweep.over.items()}
         else:
             shares = design.shares(len(sweep.over)).T
             coordinates = {"sample": ("sample", np.arange(design.count))}
             for (name, axis), share in zip(sweep.over.items(), shares, strict=True):
-                coordinates[name] = ("sample", axis.sampled(name, share))
+                coordinates[name] = ("sample", _typed(name, axis.sampled(name, share)))
         if not isinstance(sweep.seeds, int):
             coordinates["seed"] = ("seed", np.array(sweep.seeds))
         sizes = {dim: len(values) for dim, values in coordinates.values()}
@@ -78,6 +78,11 @@ class Grid:
             shape[i] = lengths[i]
             found[name] = np.broadcast_to(values[box[i]].reshape(shape), lengths).reshape(-1)
         return found
+
+
+def _typed(name: str, values: np.ndarray) -> np.ndarray:
+    """Numbers of entries as whole numbers; they were checked to be."""
+    return values.astype(np.int64) if name.startswith("dim_") else values
 
 
 def _box(shape: tuple[int, ...], runs: int) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ because the total loss fell below `stop_below`; NaN where it did not. A run whos
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,16 +62,22 @@ def _measured(sweep: Sweep, group: Group) -> dict[str, np.ndarray]:
         from toymodel.simulation.flow import flow  # JAX and diffrax are imported for a flow only
 
         tolerances = dict(rtol=sweep.rtol, atol=1e-3 * sweep.rtol)
-        runs = flow(sweep.model, start, sweep.steps * sweep.lr, observe=Measures(), **tolerances, **given)
-        return _plain(sweep, runs)
+        run = partial(flow, sweep.model, start, sweep.steps * sweep.lr, **tolerances, **given)
+        found = _plain(sweep, run(observe=Measures(sweep.stop_below)))
+        return found if sweep.every is None else found | _recorded(sweep, run(times=times_of(sweep)))
     lr = value_of(sweep, group.values, "lr", sweep.lr)
     steps = xr.DataArray(lr, dims="run") if np.ndim(lr) else lr
     runs = descend(sweep.model, start, int(sweep.steps), lr=steps, observe=Measures(sweep.stop_below), **given)
     found = _plain(sweep, runs)
     if sweep.every is not None:
         record = descend(sweep.model, start, int(sweep.steps), lr=float(np.max(lr)), every=int(sweep.every), **given)
-        found |= {name: record[name].transpose("run", "time", ...).values for name in trajectories(sweep.model)}
+        found |= _recorded(sweep, record)
     return found
+
+
+def _recorded(sweep: Sweep, record: xr.Dataset) -> dict[str, np.ndarray]:
+    """What is kept of a record."""
+    return {name: record[name].transpose("run", "time", ...).values for name in trajectories(sweep.model)}
 
 
 def _arguments(sweep: Sweep, group: Group) -> tuple[Any, Any, Any]:
