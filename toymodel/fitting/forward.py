@@ -18,14 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toymodel.simulation.rosenbrock import GAMMA, A, C, D, Path, first_path
-from toymodel.simulation.sensitivity import field
+from toymodel.simulation.rosenbrock import D, Path, first_path
+from toymodel.simulation.sensitivity import LAST, field, stages_moved
 from toymodel.symbolic import System
 
-STAGES = 6
-A_STAGES = np.pad(A, ((0, 0), (0, 1)))  # strictly lower triangular, as C
-C_STAGES = np.pad(C, ((0, 0), (0, 1)))
-LAST = np.append(A[5], 1.0)  # y_new = y + sum_j LAST_j U_j
 BENT = np.pad(D, ((0, 0), (0, 1)))
 
 
@@ -53,7 +49,7 @@ def followed(
         rtol, atol: tolerances of one step. most: steps that may be tried; where they do not suffice, all is NaN.
     """
     end = times[-1]
-    path: Path = first_path(field(system)[0](y[:, None], p[:, None]), y[:, None], 0.0, end, rtol, atol)
+    path: Path = first_path(field(system)(y[:, None], p[:, None]), y[:, None], 0.0, end, rtol, atol)
     blank = jnp.where(times[:, None] <= 0, y, jnp.nan)
     begin = Moving(y, dy, path.t[0], path.h[0], 0, blank, jnp.broadcast_to(dy, (len(times), *dy.shape)))
 
@@ -64,7 +60,7 @@ def followed(
         final = at.t + at.h >= end
         h = jnp.minimum(at.h, end - at.t)
         h = jnp.where(h > 0, h, 1.0)
-        u, du = _stages(system, at.y, p, h, at.dy, dp)
+        u, du = stages_moved(system, at.y, p, h, at.dy, dp)
         new = at.y + LAST @ u
         size = jnp.sqrt(jnp.mean((u[-1] / (atol + rtol * jnp.maximum(abs(at.y), abs(new)))) ** 2))
         size = jnp.where(jnp.isfinite(size), size, jnp.inf)
@@ -94,35 +90,3 @@ def _dense(y: Any, u: Any, share: Any) -> Any:
     s = share.reshape((-1,) + (1,) * y.ndim)
     new, (k1, k2) = y + jnp.tensordot(LAST, u, 1), jnp.tensordot(BENT, u, 1)
     return (1 - s) * y + s * (new + (1 - s) * (k1 + s * k2))
-
-
-def _stages(system: System, y: Any, p: Any, h: Any, dy: Any, dp: Any) -> tuple[Any, Any]:
-    """U (stage, coordinate) and dU (stage, coordinate, direction).
-
-    dU_i = 1/W (d(right side) + dJ U_i), and dJ U_i is the derivative of J U_i with U_i held.
-    """
-    velocity = field(system)[0]
-    a, c = jnp.asarray(A_STAGES), jnp.asarray(C_STAGES)
-    inverse = jnp.linalg.inv(jnp.eye(len(y)) / (GAMMA * h) - jax.jacfwd(velocity)(y, p))
-
-    def both(at: Any, d_at: Any) -> tuple[Any, Any]:
-        """The velocity, and its derivatives in all directions."""
-        of = jax.vmap(lambda dy, dp: jax.jvp(velocity, (at, p), (dy, dp)), (1, 1), (None, -1))
-        return of(d_at, dp)
-
-    def bent(u: Any) -> Any:
-        """d(J) u in all directions."""
-
-        def along(y: Any, p: Any) -> Any:
-            return jax.jvp(lambda y: velocity(y, p), (y,), (u,))[1]
-
-        return jax.vmap(lambda dy, dp: jax.jvp(along, (y, p), (dy, dp))[1], (1, 1), -1)(dy, dp)
-
-    def stage(i: Any, known: tuple[Any, Any]) -> tuple[Any, Any]:
-        u, du = known
-        f, df = both(y + a[i] @ u, dy + jnp.tensordot(a[i], du, 1))
-        new = inverse @ (f + c[i] @ u / h)
-        return u.at[i].set(new), du.at[i].set(inverse @ (df + jnp.tensordot(c[i], du, 1) / h + bent(new)))
-
-    nothing = jnp.zeros((STAGES, len(y))), jnp.zeros((STAGES, *dy.shape))
-    return jax.lax.fori_loop(0, STAGES, stage, nothing)

@@ -76,7 +76,7 @@ class Curves:
 def _compiled(
     system: System, free: tuple[Free, ...], names: tuple[str, ...], links: tuple[Link, ...]
 ) -> Callable[..., Any]:
-    count, velocity, curves = len(system.coordinates), field(system)[0], _curves(system, names, links)
+    count, velocity, curves = len(system.coordinates), field(system), _curves(system, names, links)
 
     def one(x: Any, base: Any, times: Any) -> tuple[Any, Any]:
         numbers = row(free, x, base)

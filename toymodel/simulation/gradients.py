@@ -184,7 +184,7 @@ class DifferentiableRun:
         loss, steps = self._loss(mechanism), self.steps
 
         def rise(p: Any, y: Any) -> Any:
-            return jax.jvp(partial(loss, p), (y,), (field(self.system)[0](y, p),))[1]
+            return jax.jvp(partial(loss, p), (y,), (field(self.system)(y, p),))[1]
 
         i = jnp.argmin(jnp.where(self._there, self._along(loss), jnp.inf))
         first = jnp.where(jax.lax.stop_gradient(rise(self.p, steps.y[i])) < 0, i, i - 1)
@@ -237,7 +237,7 @@ class DifferentiableRun:
         s = jnp.where(abs(at_left) < abs(at_right), left, right)
         here = self._inside(i, s)
         value, y = of(self.p, here), jax.lax.stop_gradient(here)
-        speed = jax.jvp(partial(of, fixed), (y,), (field(self.system)[0](y, fixed),))[1]
+        speed = jax.jvp(partial(of, fixed), (y,), (field(self.system)(y, fixed),))[1]
         speed = jnp.where(jnp.isfinite(speed) & (speed != 0), speed, jnp.inf)
         return steps.t[i] + s - (value - jax.lax.stop_gradient(value)) / speed
 

@@ -25,9 +25,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toymodel.simulation.rosenbrock import A, C, Path, field_of, first_path, solved, stages, tried
+from toymodel.simulation.rosenbrock import GAMMA, A, C, Path, field_of, first_path, tried
 from toymodel.symbolic import System
 
+STAGES = 6
 A_STAGES = np.pad(A, ((0, 0), (0, 1)))  # strictly lower triangular, as C
 C_STAGES = np.pad(C, ((0, 0), (0, 1)))
 LAST = np.append(A[5], 1.0)  # y_new = y + sum_j LAST_j U_j
@@ -42,14 +43,10 @@ class Steps(NamedTuple):
 
 
 @cache
-def field(system: System) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
-    """f (coordinate,) and J (coordinate, coordinate) of one run, of coordinates and constants."""
-    velocity, jacobian = field_of(system)
-
-    def bent(y: Any, p: Any) -> Any:
-        return jnp.stack([jnp.stack([jnp.asarray(part, y.dtype) for part in row]) for row in jacobian(y, p)])
-
-    return velocity, bent
+def field(system: System) -> Callable[[Any, Any], Any]:
+    """f (coordinate,) of one run, of coordinates and constants; J is its derivative by JAX, whose program is shorter
+    than J printed by sympy, and so compiled sooner."""
+    return field_of(system)[0]
 
 
 def chosen(system: System, most: int, y: Any, p: Any, end: Any, rtol: Any, atol: Any) -> Steps:
@@ -76,7 +73,7 @@ def chosen(system: System, most: int, y: Any, p: Any, end: Any, rtol: Any, atol:
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def stepped(system: System, y: Any, p: Any, h: Any) -> Any:
     """Phi: the coordinates after a step of the length h; h is held."""
-    return y + jnp.tensordot(LAST, _stages(system, y, p, h)[1], 1)
+    return y + LAST @ _stages(system, y, p, h)[1]
 
 
 @stepped.defjvp
@@ -86,44 +83,79 @@ def _stepped_jvp(system: System, primals: Any, tangents: Any) -> tuple[Any, Any]
 
 def moved(system: System, y: Any, p: Any, h: Any, dy: Any, dp: Any) -> Any:
     """A dy + B dp."""
-    velocity, bent = field(system)
-    factors, u = _stages(system, y, p, h)
-    bends = u @ jax.jvp(bent, (y, p), (dy, dp))[1].T  # dJ U_i
-    a, c = jnp.asarray(A_STAGES), jnp.asarray(C_STAGES)
-
-    def stage(i: Any, du: Any) -> Any:
-        at = y + a[i] @ u
-        speed = jax.jvp(velocity, (at, p), (dy + a[i] @ du, dp))[1]
-        right = speed + c[i] @ du / h + bends[i]
-        return jax.lax.dynamic_update_index_in_dim(du, jnp.stack(solved(factors, list(right))), i, 0)
-
-    return dy + LAST @ jax.lax.fori_loop(0, 6, stage, jnp.zeros_like(u))
+    return dy + LAST @ stages_moved(system, y, p, h, dy[:, None], dp[:, None])[1][..., 0]
 
 
 def pulled(system: System, y: Any, p: Any, h: Any, back: Any) -> tuple[Any, Any]:
     """A^T back and B^T back."""
-    velocity, bent = field(system)
-    factors, u = _stages(system, y, p, h)
+    velocity = field(system)
+    inverse, u = _stages(system, y, p, h)
     a, c = jnp.asarray(A_STAGES), jnp.asarray(C_STAGES)
 
     def stage(k: Any, carried: tuple[Any, ...]) -> tuple[Any, ...]:
         of_u, s, of_y, of_p = carried
-        i = 5 - k
-        one = jnp.stack(solved(factors, list(of_u[i])))
+        i = STAGES - 1 - k
+        one = inverse.T @ of_u[i]
         by_y, by_p = jax.vjp(velocity, y + a[i] @ u, p)[1](one)
         of_u = of_u + jnp.outer(a[i], by_y) + jnp.outer(c[i], one / h)
-        return of_u, jax.lax.dynamic_update_index_in_dim(s, one, i, 0), of_y + by_y, of_p + by_p
+        return of_u, s.at[i].set(one), of_y + by_y, of_p + by_p
 
     begin = (jnp.outer(LAST, back), jnp.zeros_like(u), back, jnp.zeros_like(p))
-    _, s, of_y, of_p = jax.lax.fori_loop(0, 6, stage, begin)
-    by_y, by_p = jax.grad(lambda y, p: jnp.sum(bent(y, p) * (s.T @ u)), (0, 1))(y, p)
+    _, s, of_y, of_p = jax.lax.fori_loop(0, STAGES, stage, begin)
+
+    def bent(y: Any, p: Any) -> Any:
+        """sum_i s_i J U_i."""
+        return jnp.sum(s * jax.vmap(lambda u: jax.jvp(lambda y: velocity(y, p), (y,), (u,))[1])(u))
+
+    by_y, by_p = jax.grad(bent, (0, 1))(y, p)
     return of_y + by_y, of_p + by_p
 
 
+def _inverse(system: System, y: Any, p: Any, h: Any) -> Any:
+    """1/W."""
+    return jnp.linalg.inv(jnp.eye(len(y)) / (GAMMA * h) - jax.jacfwd(field(system))(y, p))
+
+
 def _stages(system: System, y: Any, p: Any, h: Any) -> tuple[Any, Any]:
-    """Factors of W, and U (6, coordinate)."""
-    velocity, bent = field(system)
-    return stages(lambda y: velocity(y, p), bent(y, p), y, h)
+    """1/W, and U (stage, coordinate)."""
+    velocity, inverse = field(system), _inverse(system, y, p, h)
+    a, c = jnp.asarray(A_STAGES), jnp.asarray(C_STAGES)
+
+    def stage(i: Any, u: Any) -> Any:
+        return u.at[i].set(inverse @ (velocity(y + a[i] @ u, p) + c[i] @ u / h))
+
+    return inverse, jax.lax.fori_loop(0, STAGES, stage, jnp.zeros((STAGES, len(y))))
+
+
+def stages_moved(system: System, y: Any, p: Any, h: Any, dy: Any, dp: Any) -> tuple[Any, Any]:
+    """U (stage, coordinate) and dU (stage, coordinate, direction).
+
+    dU_i = 1/W (d(right side) + dJ U_i), and dJ U_i is the derivative of J U_i with U_i held.
+    """
+    velocity, inverse = field(system), _inverse(system, y, p, h)
+    a, c = jnp.asarray(A_STAGES), jnp.asarray(C_STAGES)
+
+    def both(at: Any, d_at: Any) -> tuple[Any, Any]:
+        """The velocity, and its derivatives in all directions."""
+        of = jax.vmap(lambda dy, dp: jax.jvp(velocity, (at, p), (dy, dp)), (1, 1), (None, -1))
+        return of(d_at, dp)
+
+    def bent(u: Any) -> Any:
+        """d(J) u in all directions."""
+
+        def along(y: Any, p: Any) -> Any:
+            return jax.jvp(lambda y: velocity(y, p), (y,), (u,))[1]
+
+        return jax.vmap(lambda dy, dp: jax.jvp(along, (y, p), (dy, dp))[1], (1, 1), -1)(dy, dp)
+
+    def stage(i: Any, known: tuple[Any, Any]) -> tuple[Any, Any]:
+        u, du = known
+        f, df = both(y + a[i] @ u, dy + jnp.tensordot(a[i], du, 1))
+        new = inverse @ (f + c[i] @ u / h)
+        return u.at[i].set(new), du.at[i].set(inverse @ (df + jnp.tensordot(c[i], du, 1) / h + bent(new)))
+
+    nothing = jnp.zeros((STAGES, len(y))), jnp.zeros((STAGES, *dy.shape))
+    return jax.lax.fori_loop(0, STAGES, stage, nothing)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
