@@ -17,9 +17,18 @@ import xarray as xr
 from attention_networks import BASE, MEASURES, SETTINGS, TRAININGS, Case, Setting, cases, read
 
 from toymodel.files import write_netcdf
-from toymodel.theory.attention import Order
 from toymodel.theory.attention_data import Classes
-from toymodel.theory.attention_flow import Training, landmarks, predict, start, without_codes
+from toymodel.theory.attention_flow import (
+    CODES,
+    SECOND_HALF,
+    Training,
+    grafted,
+    landmarks,
+    predict,
+    start,
+    states,
+    without_codes,
+)
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "figures" / "data" / "theory_attention.nc"
@@ -43,9 +52,9 @@ def training_of(setting: Setting, name: str = "full") -> Training:
     """The declaration of the theory for a training of a setting."""
     classes = Classes(setting.classes, setting.features, setting.noise, setting.exemplars)
     options = TRAININGS.get(name, {})
-    held = ("W", "noise_W", "g") if "given" in options else ()
+    held = SECOND_HALF if "given" in options else ()
     if "without_codes" in options:
-        held = ("Q", "B", "U", "recall", "spread", "along")
+        held = CODES
     kind, matched = options.get("kind", "full"), options.get("matched", False)
     return Training(classes, setting.barrier, factor=setting.factor, kind=kind, matched=matched, held=held)
 
@@ -64,9 +73,9 @@ def theory_of(case: Case, seed: int) -> xr.Dataset:
     if case.training == "grafted":
         steps = 8000 if case.setting.factor == 1 else 12_000
         full = training_of(case.setting)
-        given: Order = predict(full, steps, 100, start(full, seed), last=True, seed=seed)[1]  # pyright: ignore
-        begin = begin._replace(W=given.W, noise_W=given.noise_W, g=given.g)
-    return predict(training, case.steps, case.every, begin, seed=seed)  # pyright: ignore
+        _, ends = states(full, steps, 100, start(full, seed), seed=seed)
+        begin = grafted(begin, ends[steps])
+    return predict(training, case.steps, case.every, begin, seed=seed)
 
 
 def of_repository() -> dict[Case, np.ndarray]:
@@ -145,7 +154,7 @@ def without(held: tuple[str, ...], noise: bool, rows: np.ndarray) -> dict[str, f
     """The network of the figures with parts of the theory left out."""
     training = Training(held=held, batch=64 if noise else 10**9)
     case = Case(BASE)
-    predicted: Any = predict(training, case.steps, case.every)
+    predicted = predict(training, case.steps, case.every)
     flip, mean = predicted.flip.values, rows[:, :, MEASURES.index("flip")].mean(0)
     of = landmarks(predicted.step.values, flip)
     return of | {"R2": float(1 - np.sum((flip - mean) ** 2) / np.sum((mean - mean.mean()) ** 2))}

@@ -16,12 +16,15 @@ from toymodel.theory import attention as theory
 from toymodel.theory.attention_data import Classes, Tensor
 from toymodel.theory.attention_flow import (
     CODES,
+    SECOND_HALF,
     Training,
+    grafted,
     landmarks,
     of_weights,
     predict,
     rule,
     start,
+    states,
     velocity,
     without_codes,
 )
@@ -147,7 +150,7 @@ def test_aligned_matrices_stay_aligned():
     training = Training(held=("noise_V", "noise_W"))
     eye = np.eye(32)
     begin = start(training)._replace(V=0.17 * eye, W=0.17 * eye, Q=0.02 * eye)
-    _, order = predict(training, 1000, 1000, begin, last=True)  # pyright: ignore
+    order = states(training, 1000, 1000, begin)[1][1000]
     for name in "VWQUB":
         value = getattr(order, name)
         assert np.abs(value - np.trace(value) / 32 * eye).max() < 1e-9 * max(np.abs(value).max(), 1e-3), name
@@ -155,12 +158,51 @@ def test_aligned_matrices_stay_aligned():
 
 def test_without_codes_nothing_of_them_moves():
     training = Training(held=CODES)
-    _, order = predict(training, 500, 500, without_codes(start(training)), last=True)  # pyright: ignore
+    order = states(training, 500, 500, without_codes(start(training)))[1][500]
     assert all(np.all(getattr(order, name) == 0) for name in CODES)
 
 
+def test_a_training_goes_on_from_a_kept_state():
+    """Without sampling noise the second half of a training is the training of the state in its middle."""
+    training = Training(held=("noise_V", "noise_W"))
+    whole, kept = states(training, 600, 100, keep=(300, 600), tolerance=1e-6)
+    again = predict(training, 300, 100, kept[300], tolerance=1e-6)
+    assert sorted(kept) == [300, 600]
+    for name in ("flip", "loss_ciwl", "g"):
+        np.testing.assert_allclose(again[name].values, whole[name].values[3:], rtol=1e-4)
+
+
+def test_the_second_half_of_a_graft_stays():
+    given = start(Training(), 1)._replace(g=np.array(7.0))
+    begin = grafted(start(Training()), given)
+    _, kept = states(Training(kind="icl", held=SECOND_HALF), 200, 100, begin)
+    assert all(np.array_equal(getattr(kept[200], name), getattr(given, name)) for name in SECOND_HALF)
+    assert not np.array_equal(kept[200].V, begin.V)
+
+
+def test_layer_1_moves_by_its_own_rate():
+    """The rate of the logits is a factor of theirs alone, and with 0 they are held."""
+    with jax.enable_x64(True):
+        of = jax.jit(lambda numbers: velocity(jax.tree.map(jnp.asarray, start(Training())), numbers))
+        rules = [rule(Training(logits=value)) for value in (1.0, 0.25, 0.0)]
+        changes = [jax.tree.map(np.asarray, of(numbers)) for numbers in rules]
+    for name in changes[0]._fields:
+        share = (1.0, 0.25, 0.0) if name in ("first", "second") else (1.0, 1.0, 1.0)
+        for change, factor in zip(changes, share, strict=True):
+            np.testing.assert_allclose(getattr(change, name), factor * getattr(changes[0], name), rtol=1e-6, atol=1e-12)
+
+
+def test_the_losses_of_evaluators_are_those_of_their_data():
+    """On ICL-only data the loss is that of icl; where scores are near 0 that of ciwl is of one half each."""
+    training = Training(kind="icl", held=SECOND_HALF)
+    curves = predict(training, 200, 100)
+    np.testing.assert_allclose(curves.loss_icl, curves.loss)
+    half, others = np.exp(training.copy / 2), training.classes.classes - 2
+    assert float(curves.loss_ciwl[0]) == pytest.approx(np.log(2 * half + others) - training.copy / 2, rel=1e-4)
+
+
 def test_the_tolerance_of_the_integration_does_not_matter():
-    rough, fine = (predict(Training(), 4000, 100, tolerance=t).flip.values for t in (1e-3, 1e-5))  # pyright: ignore
+    rough, fine = (predict(Training(), 4000, 100, tolerance=t).flip.values for t in (1e-3, 1e-5))
     assert np.abs(rough - fine).max() < 0.01
 
 
@@ -172,11 +214,11 @@ def test_predictions_meet_trained_networks():
         flip = kept[case][:, :, reference.MEASURES.index("flip")].mean(0)
         training = Training(Classes(of.classes, of.features, of.noise, of.exemplars), of.barrier)
         predicted = predict(training, case.steps, case.every)
-        ours, theirs = (landmarks(predicted.step.values, x) for x in (predicted.flip.values, flip))  # pyright: ignore
+        ours, theirs = (landmarks(predicted.step.values, x) for x in (predicted.flip.values, flip))
         assert ours["emergence"] == pytest.approx(theirs["emergence"], rel=0.1)
         assert ours["peak"] == pytest.approx(theirs["peak"], abs=0.05)
         assert ours["end"] == pytest.approx(theirs["end"], rel=0.2)
-        assert np.corrcoef(predicted.flip.values, flip)[0, 1] ** 2 > 0.95  # pyright: ignore
+        assert np.corrcoef(predicted.flip.values, flip)[0, 1] ** 2 > 0.95
 
 
 def test_reference_files_hold_what_was_written(tmp_path):
@@ -202,10 +244,12 @@ def test_landmarks_of_a_straight_rise_and_fall():
         (lambda: Training(kind="flip"), "kind"),
         (lambda: Training(rate=0.0), "rate"),
         (lambda: Training(factor=-1.0), "factor"),
+        (lambda: Training(logits=-1.0), "logits"),
         (lambda: Training(held=("X",)), "held"),
         (lambda: Classes(classes=3), "classes"),
         (lambda: Classes(noise=0.0), "noise"),
         (lambda: predict(Training(), 100, 30), "steps"),
+        (lambda: states(Training(), 100, 50, keep=(30,)), "keep"),
     ],
 )
 def test_bad_input_is_named(make, named):

@@ -29,6 +29,7 @@ from toymodel.theory.attention import KINDS, Order
 from toymodel.theory.attention_data import Classes, Overlaps
 
 CODES = ("Q", "B", "U", "recall", "spread", "along")  # the order parameters of the codes M
+SECOND_HALF = ("W", "noise_W", "g")  # of the match and the copy, which ICL and CIWL share
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Training:
     rate: float = 0.1
     batch: int = 64
     factor: float = 1.0  # of the rate of the codes
+    logits: float = 1.0  # of the rate of layer 1's logits
     kind: str = "full"
     matched: bool = False
     held: tuple[str, ...] = ()  # order parameters that do not change
@@ -52,8 +54,9 @@ class Training:
         for name in ("scale", "copy", "rate", "batch"):
             if not 0 < getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be > 0 and finite, got {getattr(self, name)}")
-        if not 0 <= self.factor < np.inf:
-            raise ValueError(f"factor must be >= 0 and finite, got {self.factor}")
+        for name in ("factor", "logits"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name} must be >= 0 and finite, got {getattr(self, name)}")
         if wrong := set(self.held) - set(Order._fields):
             raise ValueError(f"held must be some of {Order._fields}, got {sorted(wrong)}")
 
@@ -90,6 +93,11 @@ def without_codes(order: Order) -> Order:
     return order._replace(**{name: np.zeros_like(getattr(order, name)) for name in CODES})
 
 
+def grafted(order: Order, given: Order) -> Order:
+    """The same with the second half of another, as a graft gives it, if it is held there (`SECOND_HALF`)."""
+    return order._replace(**{name: getattr(given, name) for name in SECOND_HALF})
+
+
 class Rule(NamedTuple):
     """What a training is but for its kind: numbers that a compiled function takes as they come."""
 
@@ -97,11 +105,12 @@ class Rule(NamedTuple):
     rate: Any
     batch: Any
     factor: Any
+    logits: Any
 
 
 def rule(training: Training) -> Rule:
     """The numbers of a training."""
-    return Rule(training.classes.overlaps(), training.rate, training.batch, training.factor)
+    return Rule(training.classes.overlaps(), training.rate, training.batch, training.factor, training.logits)
 
 
 def velocity(order: Order, of: Rule, kind: str = "full", matched: bool = False, held: tuple[str, ...] = ()) -> Order:
@@ -129,8 +138,8 @@ def velocity(order: Order, of: Rule, kind: str = "full", matched: bool = False, 
         along=-4 * row * slope.along * order.along + code_kicks * noise.along,
         noise_V=(-4 * rate * slope.noise_V * order.noise_V + kicks * noise.V) / size**2,
         noise_W=(-4 * rate * slope.noise_W * order.noise_W + kicks * noise.W) / size**2,
-        first=-rate * slope.first,
-        second=-rate * slope.second,
+        first=-rate * of.logits * slope.first,
+        second=-rate * of.logits * slope.second,
         g=-rate * slope.g,
     )
     return change._replace(**{name: jnp.zeros_like(getattr(change, name)) for name in held})
@@ -142,26 +151,49 @@ def predict(
     every: int = 50,
     begin: Order | None = None,
     tolerance: float = 1e-3,
-    last: bool = False,
     seed: int = 0,
-) -> xr.Dataset | tuple[xr.Dataset, Order]:
-    """The curves of a training by step: accuracy in context of the evaluators icl, flip, ciwl, the loss, the attention
-    of label tokens to the exemplar before them (`previous`), g and the norms of V, W, M.
+) -> xr.Dataset:
+    """The curves of a training by step: accuracy in context of the evaluators icl, flip, ciwl, the loss, that on the
+    sequences of icl and of ciwl, the attention of label tokens to the exemplar before them (`previous`), g and the
+    norms of V, W, M.
 
     `begin` is where it starts, by default `start(training)`. Between two outputs the equations are integrated by scipy
     to a relative `tolerance`; at each output the variance that sampling has added to V and W becomes a random matrix of
-    that variance (drawn from `seed`), since it drives the growth of the other as a start does. With `last` the order
-    parameters at the end come as well.
+    that variance (drawn from `seed`), since it drives the growth of the other as a start does.
+
+    Raises:
+        ValueError: `steps` is no multiple of `every`, or the equations cannot be integrated.
     """
+    return states(training, steps, every, begin, (), tolerance, seed)[0]
+
+
+def states(
+    training: Training,
+    steps: int = 8000,
+    every: int = 50,
+    begin: Order | None = None,
+    keep: tuple[int, ...] | None = None,
+    tolerance: float = 1e-3,
+    seed: int = 0,
+) -> tuple[xr.Dataset, dict[int, Order]]:
+    """The curves of `predict`, and the order parameters at the steps `keep` (by default the last), from which another
+    training may begin.
+
+    Raises:
+        ValueError: as `predict` does, or a step of `keep` is not among those of the curves.
+    """
+    keep = (steps,) if keep is None else keep
     if every < 1 or steps < every or steps % every:
         raise ValueError(f"steps must be a multiple of every >= 1, got {steps} and {every}")
+    if wrong := [step for step in keep if step % every or not 0 <= step <= steps]:
+        raise ValueError(f"keep must be multiples of every = {every} up to steps = {steps}, got {wrong}")
     with jax.enable_x64(True):
         order = start(training) if begin is None else begin
         order = jax.tree.map(lambda value: np.asarray(value, np.float64), order)
         unravel = ravel_pytree(jax.tree.map(jnp.asarray, order))[1]
         numbers, size = rule(training), training.classes.features
         rates, measures = _compiled(size, training.kind, training.matched, tuple(sorted(training.held)))
-        draw, found, trial = np.random.default_rng(seed), [], 1.0
+        draw, found, kept, trial = np.random.default_rng(seed), [], {}, 1.0
         y, evaluations = _flat(order), 0
         for at in range(0, steps + 1, every):
             if at:
@@ -175,9 +207,11 @@ def predict(
                 evaluations += part.nfev
                 y = _flat(_kicked(jax.tree.map(np.asarray, unravel(part.y[:, -1])), training.held, draw))
             found.append(jax.tree.map(float, measures(y, numbers)))
+            if at in keep:
+                kept[at] = jax.tree.map(np.asarray, unravel(jnp.asarray(y)))
         curves = {name: ("step", np.array([row[name] for row in found])) for name in found[0]}
         result = xr.Dataset(curves, {"step": np.arange(0, steps + 1, every)}, attrs={"evaluations": evaluations})
-        return (result, jax.tree.map(np.asarray, unravel(jnp.asarray(y)))) if last else result
+        return result, kept
 
 
 def _flat(order: Order) -> np.ndarray:
@@ -209,6 +243,7 @@ def _compiled(size: int, kind: str, matched: bool, held: tuple[str, ...]) -> tup
         found = {name: attention.accuracy(order, data, name, matched and name != "ciwl") for name in KINDS[1:]}
         shared = attention.matrices(order, data)
         found["loss"] = attention.loss(order, data, kind, matched)[0]
+        found |= {f"loss_{name}": attention.loss(order, data, name, False)[0] for name in ("icl", "ciwl")}
         found["previous"] = (jax.nn.softmax(order.first)[0] + jax.nn.softmax(order.second)[2]) / 2
         norms = {"V": size * shared.norms[0], "W": size * shared.query, "M": data.classes * shared.norms[2]}
         return found | {"g": order.g} | {f"norm_{name}": jnp.sqrt(square) for name, square in norms.items()}
