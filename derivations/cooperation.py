@@ -33,6 +33,7 @@ from toymodel.theory.quadrature import SHARE, escape
 
 DATA = ROOT / "figures" / "data" / "theory_cooperation.nc"
 FINDINGS = ROOT / "figures" / "data" / "theory_findings.nc"
+DERIVED = ROOT / "figures" / "data" / "attention_findings.nc"
 PLANES = ROOT / "figures" / "data" / "coopetition_region.nc"
 CLOCK = sp.Symbol("s", real=True)
 
@@ -453,18 +454,33 @@ def shared_encoder_section(page: Page) -> None:
         f"""Measured over three sets of {data.attrs["claims"]:,} starts of scale 0.25 (in need: at least 10 times
         later, or not within 200,000 steps, with $d$ held at zero): {"; ".join(shares)}."""
     )
-    page.section("What the networks do, and three models")
+    findings_table(page, data)
+
+
+def findings_table(page: Page, data: xr.Dataset) -> None:
+    """One row a finding, one column a model; those derived from attention come from a benchmark of their own."""
+    derived = xr.load_dataset(page.uses(DERIVED), engine="h5netcdf")
+    value = xr.concat([data.value, derived.value.sel(finding=data.finding)], "model")
+    page.section("What the networks do, and the models")
     page.text(
-        f"""One row a finding, from the same {data.attrs["starts"]} starts for each model;
+        f"""One row a finding, from the same {data.attrs["starts"]} starts for each of the three minimal models;
         `benchmarks/theory_findings.py` says how each is measured. The networks' numbers are those of the paper;
-        blocking CIWL was not tried there."""
+        blocking CIWL was not tried there. The columns `derived` are the [model derived from attention](attention.md),
+        with {derived.attrs["draws"]} draws of its start: the disentangled network of the figures, the same with a high
+        barrier and slow codes, and the setting that a search found best (`benchmarks/attention_findings.py`)."""
     )
-    names = data.model.values.tolist()
+    names = value.model.values.tolist()
     rows = ["| finding | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
     for finding in data.finding.values:
-        cells = [f"{float(data.value.sel(model=name, finding=finding)):.3g}" for name in names]
-        rows.append(f"| {finding} | " + " | ".join("not tried" if cell == "nan" else cell for cell in cells) + " |")
+        cells = [f"{float(value.sel(model=name, finding=finding)):.3g}" for name in names]
+        nothing = ["not tried" if name == "networks" else "none" for name in names]
+        cells = [empty if cell == "nan" else cell for cell, empty in zip(cells, nothing, strict=True)]
+        rows.append(f"| {finding} | " + " | ".join(cells) + " |")
     page.lines("\n".join(rows))
+    page.text(
+        """*None*: no ICL, or no end of it, in the time that was followed. What the derived model lacks in which setting
+        is said on [its page](attention.md)."""
+    )
 
 
 def simulations(page: Page) -> None:
