@@ -12,13 +12,15 @@ a root mean square over times and curves:
                  that was fitted to this experiment
     constant     of the experiment's own mean: a curve that knows nothing of time
 
-An experiment that was not trained yet is left out, and named.
+An experiment that was not trained yet is left out, and named. The model `attention`, which is derived from the
+disentangled network, is compared with that network; nothing in it is fitted, not even to full data.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ import xarray as xr
 
 import toymodel as tm
 from toymodel.network.runs import Runs
+from toymodel.theory import attention_flow as derived
 
 OUT = Path(__file__).parent.parent / "figures" / "data"
 MODELS = {"coopetition": tm.coopetition(), "shared_encoder": tm.shared_encoder(), "long_pathway": tm.long_pathway()}
@@ -41,6 +44,7 @@ EXPERIMENTS = {  # by network: the curves that the experiment is about
         "icl_given_24000": ICL, "full_from_12000": BOTH, "full_from_20000": BOTH,
     },
 }  # fmt: skip
+DRAWS = range(100, 103)  # of the start of the derived model
 LINK, STARTS, POINTS = "choice", 6, 101
 BOUNDS = {"time": (1e-4, 100.0), "alpha": (1e-4, 3.0), "mu_icl": (1e-4, 3.0), "target_norm.d": (1.0, 100.0)}
 
@@ -100,6 +104,39 @@ def setting(of_full: tm.Fit, experiment: str, last: float) -> dict[str, Any]:
     if kind == "icl_given":
         return {"interventions": [icl_data, tm.Clamp("bc", like=state)]}
     return {"start": state}
+
+
+def of_attention(experiment: str, seen: xr.Dataset, last: int, draw: int) -> xr.Dataset:
+    """The derived model's curves at the steps of the network's; `last` is the end of full data."""
+    full, steps = derived.Training(), seen.step.values
+    begin, every = derived.start(full, draw), int(np.gcd.reduce(steps))
+    kind, _, taken = experiment.rpartition("_")
+    training, at = full, begin
+    if experiment == "ciwl_blocked":
+        training, at = replace(full, held=derived.CODES), derived.without_codes(begin)
+    elif experiment == "matched":
+        training = replace(full, matched=True)
+    elif experiment in ("icl_only", "ciwl_only"):
+        training = replace(full, kind=experiment.removesuffix("_only"))
+    elif kind:
+        source = full if taken == "end" else replace(full, kind="ciwl")
+        step = last if taken == "end" else int(taken)
+        state = derived.states(source, step, 50, begin, seed=draw)[1][step]
+        half = replace(full, kind="icl", held=derived.SECOND_HALF)
+        training, at = (full, state) if kind == "full_from" else (half, derived.grafted(begin, state))
+    return derived.predict(training, int(steps[-1]), every, at, seed=draw).sel(step=steps)
+
+
+def rows_of_attention(network: str = "disentangled") -> Iterator[xr.Dataset]:
+    """The errors and the curves of the derived model for every experiment of its network, means over draws."""
+    full = there(network, "full")
+    assert full is not None
+    for name, names in {"full": BOTH, **EXPERIMENTS[network]}.items():
+        if (seen := there(network, name)) is None:
+            continue
+        drawn = [of_attention(name, seen, int(full.step[-1]), draw) for draw in DRAWS]
+        predicted = np.mean([np.stack([of[n].values for n in names], -1) for of in drawn], 0)
+        yield row(network, "attention", name, seen, names, predicted, np.nan, stretched(full, seen, names))
 
 
 def error(left: np.ndarray, right: np.ndarray) -> float:
@@ -179,8 +216,9 @@ def row(
 
 
 def main() -> None:
-    for title in sys.argv[1:] or MODELS:
-        found = [one for network in EXPERIMENTS for one in rows(network, title)]
+    for title in sys.argv[1:] or [*MODELS, "attention"]:
+        found = [one for network in EXPERIMENTS for one in rows(network, title)] if title in MODELS else []
+        found += list(rows_of_attention()) if title == "attention" else []
         print(f"wrote {tm.save(xr.concat(found, 'case'), OUT / f'fit_predictions_{title}.nc').name}")
 
 

@@ -65,7 +65,7 @@ NETWORKS = {
     "ICL first, of all": 1.0,
     "transient, of all": 1.0,
     "end over emergence, median": 2.3,
-    "bump of the loss of CIWL, median, in its unlearned loss": 0.011,
+    "bump of the loss of CIWL, median, in its unlearned loss": (4.79 - 4.74) / np.log(12_800),  # nats; 1.1 % of 4.74
     "matched exemplars (mu_icl = 0): ICL stays, of those with ICL": 1.0,
     "blocked: 10 times later or never, of all": np.nan,
     "first, transient and 10 times later when blocked, of all": np.nan,
