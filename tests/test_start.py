@@ -144,6 +144,18 @@ def test_a_start_of_another_model_is_refused():
     assert tm.descend(model, tm.aligned_start(other), 5).loss.ndim == 1
 
 
+def test_the_order_of_a_mapping_does_not_matter():
+    """Neither that of the values of a start, nor that of the numbers of entries of a model."""
+    values = {"d": 4.0, "b": 2.0, "a": 1.0, "c": 3.0}
+    for dims in ({x: 5 for x in "abcd"}, {"d": 7, "b": 3, "a": 2, "c": 5}):
+        model = tm.Model(tm.coopetition().terms, lambda icl, ciwl, cost: icl * ciwl + cost, dims)
+        start = tm.aligned_start(model, overlap=values, residual=values, target_norm=values)
+        for name in start:
+            assert {x: float(start[name].sel(vector=x)) for x in "abcd"} == values
+        norms = tm.aligned_start(model).target_norm
+        assert {x: float(norms.sel(vector=x)) for x in "abcd"} == model.target_norms
+
+
 def test_a_time_that_is_not_recorded_is_refused():
     model = tm.coopetition(dims=(2, 3, 4, 5))
     runs = tm.descend(model, tm.random_start(model, 0), 900, lr=0.1, every=300)

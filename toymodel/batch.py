@@ -86,13 +86,13 @@ def as_labelled(name: str, value: Any) -> Any:
 
 
 def per_vector(name: str, value: Any, vectors: Sequence[str]) -> dict[str, Any]:
-    """One value for each vector, from one for all or from a mapping letter -> value."""
+    """One value for each vector, in their order, from one for all or from a mapping letter -> value."""
     if not isinstance(value, Mapping):
         return dict.fromkeys(vectors, value)
     given = mapping(name, value, vectors)
     if missing := set(vectors) - set(given):
         raise ValueError(f"{name} has no entry for the vector {sorted(missing)[0]!r}")
-    return given
+    return {x: given[x] for x in vectors}
 
 
 def as_text(value: Any) -> str:
