@@ -39,7 +39,7 @@ MUTATIONS = [
     Mutation(T + "plateau.py", "2 * slope * polynomial", "3 * slope * polynomial", PLATEAU, "hand or algebra"),
     Mutation(T + "plateau.py", "-slope * polynomial", "-2 * slope * polynomial", PLATEAU, "hand or algebra"),
     Mutation(T + "weighted_sum.py", "44 / 45", "43 / 45", WAVES, "weighted_sum"),
-    Mutation(T + "weighted_sum.py", "rest + cost_loss", "rest + 3 * cost_loss", WAVES, "derivative_in"),
+    Mutation(T + "weighted_sum.py", "rest + cost_loss", "rest + 3 * cost_loss", WAVES, "turned"),
     Mutation(T + "weighted_sum.py", "[mechanism] - 0.5", "[mechanism] - 0.45", WAVES, "weighted_sum"),
     Mutation(T + "weighted_sum.py", "shift = -added", "shift = -9 * added", WAVES, "weighted_sum"),
     Mutation(T + "three_waves.py", "(x + shift) / 4, (y", "(x + shift) / 3, (y", WAVES, "carlson"),
@@ -48,7 +48,11 @@ MUTATIONS = [
     Mutation(T + "three_waves.py", "a * b * c >= 0", "a * b * c <= 0", WAVES, "divergence"),
     Mutation(T + "three_waves.py", "time = time - carlson", "time = time + carlson", WAVES, "small_starts_are"),
     Mutation(
-        T + "three_waves.py", "short = np.prod(middle + above, 0) < goal**2", "short = middle < goal", WAVES, "small"
+        T + "three_waves.py",
+        "short = np.prod(middle + above, 0) < goal**2",
+        "short = middle < goal",
+        WAVES,
+        "reach_a_product",
     ),
     Mutation(T + "units.py", "2 * n1 + 2 * n2 - 2", "2 * n1 + 2 * n2 - 3", UNITS, "velocity"),
     Mutation(T + "units.py", "2 * nc - 2 * n1", "nc - 2 * n1", UNITS, "velocity"),

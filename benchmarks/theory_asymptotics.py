@@ -1,32 +1,29 @@
-"""The strategy that is learned in the end, predicted and measured: 10,000 random parameter sets and starts.
+"""The strategy that is learned in the end, predicted and measured, for random parameter sets and starts.
 
 The ensemble: dimensions of a, b, c log-uniform in 5..50, of d in 5..200; target entries normal with a standard
 deviation log-uniform in 0.5..2 for each vector, entries of the start in 0.2..1 for all; alpha log-uniform in
-1e-3..0.3; mu_icl and mu_ciwl each zero with probability 1/2, else log-uniform in 1e-3..1. Measured by LSODA (scipy) on
-the eight numbers until t = 1e9; what is neither learned by then counts as "none", which is never predicted.
+1e-3..0.3; mu_icl and mu_ciwl each zero with probability 1/2, else log-uniform in 1e-3..1. Measured by gradient flow
+until t = 1e9; what is neither learned by then counts as "none", which is never predicted.
 
-Three quarters of the sets are decided by the signs of the two mu alone, and are right; what says something is the share
-that is right where both are zero and the start decides. Writes the labels to figures/data/theory_asymptotics.nc, whose
-numbers derivations/asymptotics.md states. 9 minutes on two processes: python benchmarks/theory_asymptotics.py [sets]
+Three quarters of the sets are decided by the signs of the two mu alone. Where both are zero the start decides, and
+three simpler rules stand beside the prediction: one answer for all, ICL where |d*| > |a*|, and the first-order boundary
+at the start. Writes the labels to figures/data/theory_asymptotics.nc, whose numbers derivations/asymptotics.md states.
+Run: python benchmarks/theory_asymptotics.py [sets] [seed]. With a seed other than that of the page it writes nothing.
 """
 
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from scipy.integrate import solve_ivp
 
 import toymodel as tm
 from toymodel.files import write_netcdf
-from toymodel.theory import compiled
-from toymodel.theory.asymptotics import asymptotic_strategy
+from toymodel.theory.asymptotics import asymptotic_strategy, side_of_boundary
 
-HORIZON = 1e9
+HORIZON, BLOCK, SEED = 1e9, 1_000, 2
 MODEL = tm.coopetition()
 DATA = Path(__file__).parent.parent / "figures" / "data" / "theory_asymptotics.nc"
 LABELS = np.array(["none", "icl", "ciwl", "icl+ciwl"])
@@ -58,51 +55,53 @@ def ensemble(n: int, seed: int = 0) -> tuple[xr.Dataset, dict[str, xr.DataArray]
     return start, weights, {p: along(values) for p, values in parameters.items()}
 
 
-def end_of(run: tuple[np.ndarray, np.ndarray]) -> int:
-    """What one run has learned at the horizon, an index of LABELS."""
-    state, constants = run[0], tuple(map(float, run[1]))
-    slope, curvature = compiled.slope(MODEL.form), compiled.hessian(MODEL.form)
-    solution = solve_ivp(
-        lambda _t, y: [-s for s in slope(*y, *constants)],
-        (0, HORIZON),
-        state,
-        method="LSODA",
-        jac=lambda _t, y: -np.array(curvature(*y, *constants)),
-        t_eval=[HORIZON],
-        rtol=1e-6,
-        atol=1e-9,
-    )
-    if not solution.success:
-        raise RuntimeError(solution.message)
-    icl, ciwl = (compiled.margin(MODEL.form, m)(*solution.y[:, -1], *constants) < 0 for m in ("icl", "ciwl"))
-    return int(icl) + 2 * int(ciwl)
-
-
-def measured(start, weights, parameters, processes: int = 1) -> xr.DataArray:
+def measured(start, weights, parameters) -> xr.DataArray:
     """What is learned at the horizon, for every set."""
-    problem, states, constants = compiled.prepared(MODEL, start, weights, parameters)
-    runs = list(zip(states, constants, strict=True))
-    if processes == 1:
-        return problem.batch.labelled(LABELS[[end_of(run) for run in runs]])
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        return problem.batch.labelled(LABELS[list(pool.map(end_of, runs, chunksize=100))])
+    end = tm.flow(MODEL, start, HORIZON, times=[HORIZON], weights=weights, progress=False, **parameters).isel(time=0)
+    icl, ciwl = (end[f"loss_{m}"] < end[f"unlearned_{m}"] / 2 for m in ("icl", "ciwl"))
+    return xr.DataArray(LABELS[(icl + 2 * ciwl).values.astype(int)], icl.coords, icl.dims)
 
 
-def main(sets: int = 10_000) -> None:
-    start, weights, parameters = ensemble(sets)
-    predicted = asymptotic_strategy(MODEL, start, weights=weights, **parameters)
-    found = measured(start, weights, parameters, processes=2)
-    right = (predicted == found).values
-    print(f"asymptotic strategy of {sets} random sets: {right.mean():.2%} right")
-    signs = [(parameters[m] > 0).values for m in ("mu_icl", "mu_ciwl")]
+def scored(sets: int, seed: int) -> xr.Dataset:
+    """Prediction, measurement and the simpler rules for one block of sets."""
+    start, weights, parameters = ensemble(sets, seed)
+    longer = start.target_norm.sel(vector="d", drop=True) > start.target_norm.sel(vector="a", drop=True)
+    return xr.Dataset(
+        {
+            "predicted": asymptotic_strategy(MODEL, start, weights=weights, **parameters),
+            "measured": measured(start, weights, parameters),
+            "longer": xr.where(longer, "icl", "ciwl"),
+            "boundary": xr.where(side_of_boundary(start) > 0, "icl", "ciwl"),
+            **{m: parameters[m] for m in ("mu_icl", "mu_ciwl")},
+        }
+    )
+
+
+def summary(table: xr.Dataset) -> None:
+    """Prints the share right for each pair of signs, and that of the simpler rules where the start decides."""
+    right = table.predicted == table.measured
     for one, two in ((True, False), (False, True), (True, True), (False, False)):
-        these = (signs[0] == one) & (signs[1] == two)
-        ends = dict(zip(*map(np.ndarray.tolist, np.unique(found.values[these], return_counts=True)), strict=True))
-        print(f"  mu_icl {'> 0' if one else '= 0'}, mu_ciwl {'> 0' if two else '= 0'}:", end=" ")
-        print(f"{right[these].mean():.2%} of {these.sum()} right; {ends}")
-    table = xr.Dataset({"predicted": predicted, "measured": found, **{m: parameters[m] for m in ("mu_icl", "mu_ciwl")}})
-    DATA.parent.mkdir(exist_ok=True)
-    write_netcdf(table, DATA, packed=True)
+        these = ((table.mu_icl > 0) == one) & ((table.mu_ciwl > 0) == two)
+        labels, counts = np.unique(table.measured.values[these], return_counts=True)
+        signs = f"mu_icl {'> 0' if one else '= 0'}, mu_ciwl {'> 0' if two else '= 0'}"
+        ends = ", ".join(f"{label} {count}" for label, count in zip(labels, counts, strict=True))
+        print(f"  {signs}: {float(right[these].mean()):.2%} of {int(these.sum())} right; ends: {ends}")
+    start_decides = table.isel(set=((table.mu_icl == 0) & (table.mu_ciwl == 0)).values)
+    for name in ("longer", "boundary"):
+        print(f"  rule {name!r}: {float((start_decides[name] == start_decides.measured).mean()):.2%}", end="")
+    print(f"  always ICL: {float((start_decides.measured == 'icl').mean()):.2%}", flush=True)
+
+
+def main(sets: int = 10_000, seed: int = SEED) -> None:
+    parts: list[xr.Dataset] = []
+    for first in range(0, sets, BLOCK):
+        parts.append(scored(min(BLOCK, sets - first), 1_000 * seed + first // BLOCK))
+        print(f"{min(first + BLOCK, sets):,} of {sets:,} sets", flush=True)
+        summary(xr.concat(parts, "set"))
+    if seed == SEED:
+        table = xr.concat(parts, "set").assign_coords(set=np.arange(sets))
+        DATA.parent.mkdir(exist_ok=True)
+        write_netcdf(table, DATA, packed=True)
 
 
 if __name__ == "__main__":

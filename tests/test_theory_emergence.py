@@ -112,6 +112,29 @@ def test_first_order_is_the_derivative_in_the_strength_of_learning():
     np.testing.assert_allclose(z.y[8:, -1], difference, rtol=1e-4, atol=1e-8)
 
 
+def test_the_unlearned_terms_are_those_of_turned_vectors():
+    """The zeroth order's terms are those of the loss of all entries for vectors of the same norms, orthogonal to their
+    targets; a cost does not change when they are turned."""
+    model = tm.coopetition()
+    vectors = tm.random_vectors(model, 3)
+    start, turned = tm.from_vectors(model, vectors), vectors.copy()
+    for x in model.vectors:
+        own, target = vectors[x].values, vectors[f"{x}_target"].values
+        across = own - own @ target / (target @ target) * target
+        turned[x] = vectors[x].copy(data=across * np.linalg.norm(own) / np.linalg.norm(across))
+    run = tm.descend_vectors(model, turned, 1)
+    y = np.concatenate([start.overlap.values, start.residual.values])[:, None]
+    k = theory.Constants(
+        {x: np.full(1, float(start.target_norm.sel(vector=x))) for x in model.vectors},
+        {t: np.full(1, w) for t, w in model.weights.items()},
+        {p: np.full(1, value) for p, value in model.parameters.items()},
+    )
+    found = theory.unlearned(model.form, y, k)
+    for name in ("icl", "ciwl", "cost"):
+        recorded = run["cost" if name == "cost" else f"loss_{name}"]
+        assert found[name].item() == pytest.approx(float(recorded[0]), rel=1e-9)
+
+
 def test_blocked_runs_and_other_pathways_are_predicted_too():
     for model, scales in (
         (tm.coopetition(), {"scale": 0.3}),
@@ -185,6 +208,20 @@ def test_divergence_time_is_that_of_the_three_waves(signs):
     solved = solve_ivp(change, (0, 100), start, events=far, rtol=1e-12, atol=1e-12)
     expected = solved.t_events[0][0] + 1 / (1e4 * rate)
     assert float(three_waves.divergence_time(*start, rate)) == pytest.approx(expected, rel=1e-8)
+
+
+def test_the_three_waves_reach_a_product_where_it_is_said():
+    """A b c along scipy's integration: at the time at which it is the goal, A^2 is what `_square_at` says."""
+    start, goals = np.array([0.3, 0.7, 0.4]), np.array([0.2, 5.0, 300.0])
+    for goal in goals.tolist():
+
+        def reached(_, y, goal=goal):
+            return y.prod() - goal
+
+        reached.terminal = True
+        solved = solve_ivp(lambda _, y: y.prod() / y, (0, 100), start, events=reached, rtol=1e-12, atol=1e-12)
+        found = three_waves._square_at(*(np.full(1, x) for x in start), np.full(1, goal))
+        assert found.item() == pytest.approx(solved.y_events[0][0][0] ** 2, rel=1e-7)
 
 
 @pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, 1)])

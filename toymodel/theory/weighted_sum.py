@@ -19,7 +19,7 @@ until something is learned are how deep linear networks are treated (Saxe et al.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -253,11 +253,6 @@ def _blocks(
     return found
 
 
-def _chosen(new: np.ndarray, one: Any, other: Any) -> Any:
-    """`one` in the lanes that are new, and `other` in the rest."""
-    return jnp.where(new if one.ndim == 1 else new[None], one, other)
-
-
 @partial(jax.jit, static_argnames=("form", "mechanism", "free"))
 def _begin(form: Form, mechanism: str, free: tuple[bool, ...], state: Any, k: Constants) -> Lanes:
     z = jnp.concatenate([state, jnp.zeros_like(state)])
@@ -272,9 +267,11 @@ def _begin(form: Form, mechanism: str, free: tuple[bool, ...], state: Any, k: Co
 def _advance(form: Form, mechanism: str, free: tuple[bool, ...], lanes: Lanes, k: Constants, horizon: float) -> Lanes:
     """At most STEPS_A_CALL steps of every run, each with the size that its error allows."""
 
+    change = partial(_change, form, free, k=k)
+
     def step(_: int, lanes: Lanes) -> Lanes:
         n = len(lanes.z) // 2
-        z, velocity, missed = _step(form, free, lanes.z, lanes.velocity, lanes.h, k)
+        z, velocity, missed = pair_step(change, lanes.z, lanes.velocity, lanes.h)
         scale = ATOL * _size(lanes.z[:n])[None] + RTOL * jnp.maximum(abs(lanes.z[:n]), abs(z[:n]))
         error = jnp.max(abs(missed[:n]) / (scale + 1e-300), axis=0)
         error = jnp.where(jnp.isfinite(error), error, 1e10)
@@ -304,9 +301,10 @@ def _found(
 ) -> tuple[PerRun, PerRun, PerRun, PerRun]:
     """Time, shift, drive and pace where the next step crosses g(x + d) = 0: halved eight times, then on a line."""
     n = len(lanes.z) // 2
+    change = partial(_change, form, free, k=k)
 
     def value(h: PerRun) -> PerRun:
-        z = _step(form, free, lanes.z, lanes.velocity, h, k)[0]
+        z = pair_step(change, lanes.z, lanes.velocity, h)[0]
         return _margin(form, mechanism, z[:n] + z[n:], k)
 
     def halve(_: int, ends: tuple[PerRun, PerRun]) -> tuple[PerRun, PerRun]:
@@ -317,7 +315,7 @@ def _found(
     low, high = jax.lax.fori_loop(0, 8, halve, (jnp.zeros_like(lanes.h), lanes.h))
     above, below = value(low), value(high)
     h = low + (high - low) * above / (above - below)
-    z, velocity, _ = _step(form, free, lanes.z, lanes.velocity, h, k)
+    z, velocity, _ = pair_step(change, lanes.z, lanes.velocity, h)
     y, moved = z[:n], z[n:]
     margin = partial(_margin, form, mechanism, k=k)
 
@@ -327,20 +325,20 @@ def _found(
     ahead = added(y, velocity[:n])
     shift = -added(y, moved) / ahead / (lanes.t + h)
     pace = 1 + jax.jvp(added, (y, moved), (velocity[:n], velocity[n:]))[1] / ahead
-    at, change = jax.jvp(lambda x: losses(form, x, k), (y,), (moved,))
-    there = {t: at[t] + change[t] for t in at}
-    drive = slope(form, there, k)[mechanism] / slope(form, _bare(form, y, k), k)[mechanism]
+    at, progress = jax.jvp(lambda x: losses(form, x, k), (y,), (moved,))
+    there = {t: at[t] + progress[t] for t in at}
+    drive = slope(form, there, k)[mechanism] / slope(form, bare(form, y, k), k)[mechanism]
     crossed = lanes.over == 1
     return tuple(jnp.where(crossed, x, jnp.nan) for x in (lanes.t + h, shift, drive, pace))  # type: ignore[return-value]
 
 
-def _step(form: Form, free: tuple[bool, ...], z: Any, velocity: Any, h: Any, k: Constants) -> tuple[Any, Any, Any]:
-    """z and its velocity after a step, and the estimate of the error."""
+def pair_step(change: Callable[[Any], Any], z: Any, velocity: Any, h: Any) -> tuple[Any, Any, Any]:
+    """z, shape (coordinate, run), and its velocity after a step of the pair, and the estimate of the error."""
 
     def stage(i: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         slopes, _ = carry
         there = z + h[None] * jnp.tensordot(jnp.asarray(STAGES)[i], slopes, 1)
-        return slopes.at[i + 1].set(_change(form, free, there, k)), there
+        return slopes.at[i + 1].set(change(there)), there
 
     slopes = jnp.zeros((7, *z.shape)).at[0].set(velocity)
     slopes, there = jax.lax.fori_loop(0, 6, stage, (slopes, z))
@@ -356,10 +354,10 @@ def _change(form: Form, free: tuple[bool, ...], z: Any, k: Constants) -> Any:
 
 def _margin(form: Form, mechanism: str, y: Any, k: Constants) -> PerRun:
     """g: the loss of the mechanism in units of the unlearned one, minus one half."""
-    return losses(form, y, k)[mechanism] / _bare(form, y, k)[mechanism] - 0.5
+    return losses(form, y, k)[mechanism] / bare(form, y, k)[mechanism] - 0.5
 
 
-def _bare(form: Form, y: Any, k: Constants) -> dict[str, Any]:
+def bare(form: Form, y: Any, k: Constants) -> dict[str, Any]:
     """The terms of the loss where all vectors are zero."""
     return unlearned(form, jnp.zeros_like(y), k)
 
