@@ -79,7 +79,20 @@ MUTATIONS = [
     Mutation(T + "weight_decay.py", "1 + 4 * gain", "1 + 5 * gain", DECAY, "derivation_holds"),
     Mutation(T + "weight_decay.py", "(n - 2) / (2 * n - 2)", "(n - 2) / (2 * n - 1)", DECAY, "derivation_holds"),
     Mutation(T + "discrete.py", "/ (4 * slope)", "/ (3 * slope)", DISCRETE, "floor"),
-    Mutation(T + "discrete.py", "* 4 * alpha * wc", "* 5 * alpha * wc", DISCRETE, "threshold"),
+    Mutation(T + "discrete.py", "* 4 * alpha * wc", "* 5 * alpha * wc", DISCRETE, "derivation_holds and noise"),
+    Mutation(T + "long_noise.py", "/ (8 * alpha)", "/ (7 * alpha)", DISCRETE, "lasting_state"),
+    Mutation(T + "long_noise.py", "(n_d - n_a - n_b)", "(n_d - n_a)", DISCRETE, "derivation_holds and long"),
+    Mutation(
+        T + "long_noise.py", 'if strategy == "icl" else 0.0', 'if strategy == "icl" else s1**2', DISCRETE, "two_states"
+    ),
+    Mutation(
+        T + "asymptotics.py",
+        '(t["d"] ** 2 - t["a"] ** 2)',
+        '(t["d"] ** 2)',
+        "tests/test_theory_asymptotics.py",
+        "start_decides",
+    ),
+    Mutation(T + "asymptotics.py", "* theta**2 - ", "* theta - ", "tests/test_theory_asymptotics.py", "start_decides"),
     Mutation(T + "conserved.py", "return weight * product**2", "return 2 * weight * product**2", CONSERVED, "sharp"),
     Mutation(T + "conserved.py", "> 2 * np.log(product)", "> 3 * np.log(product)", CONSERVED, "ends"),
     Mutation(T + "transience.py", "per_a * mu**2 / alpha", "2 * per_a * mu**2 / alpha", FORMS, "right_forms"),

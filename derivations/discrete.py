@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 import sympy as sp
+import xarray as xr
 from page import Page, assert_equal
 from reduction_extended import BASIS, SIZE, explicit_loss, numbers, small
 from scipy.optimize import brentq
@@ -18,6 +19,7 @@ import toymodel as tm
 from toymodel import plotting
 from toymodel.presets import coopetition, induction
 from toymodel.reduction import reduced_loss, symbols
+from toymodel.theory.arrays import function
 from toymodel.theory.conserved import label
 from toymodel.theory.discrete import (
     across,
@@ -29,6 +31,7 @@ from toymodel.theory.discrete import (
     noise_threshold,
     noise_threshold_expression,
 )
+from toymodel.theory.long_noise import long_noise_expressions, noise_lasting_product, noise_product
 from toymodel.theory.quadrature import SHARE
 
 
@@ -183,28 +186,29 @@ def threshold(page: Page, s: sp.Symbol, n: sp.Symbol) -> None:
     page.text(
         r"""CIWL that has won leaves ICL the slope of its loss, $L_2$. Without noise that goes to zero and the cost
         takes $a$ away; with noise it ends at its floor, $s^2(N_2-2)/4(L_1+\mu_1)$. Let $x = abc/S_1$ be what
-        remains of ICL, $d = b = c = S_2^{1/3}$. The slope in $a$ vanishes where $L_2w_1P^2(1-x) = \alpha
-        w_cd^2x$, $P = d^2$, so"""
+        remains of ICL, $p = bc$ and $d = S_2/p$. The slope in $a$ vanishes where $L_2w_1p^2(1-x) = \alpha
+        w_cd^2x$, so"""
     )
     page.equation(
         r"\kappa = \frac{x}{1-x}\big(\ell_1(1-x)^2+\mu_1\big),\qquad \kappa",
-        r"\frac{w_1S_2^{2/3}(N_2-2)}{4\alpha w_c}\,s^2",
+        r"\frac{w_1p^4(N_2-2)}{4\alpha w_cS_2^2}\,s^2",
     )
     form = coopetition().form
     planes, weights, parameters = symbols(form)
     loss = sp.sympify(reduced_loss(form, planes, weights, parameters)).subs({planes[x].v: 0 for x in "abcd"})
     w1, wc, s2, l1, mu1, alpha, size = sp.symbols("w1 wc S2 l1 mu1 alpha N2", positive=True)
-    root, share, one = s2 ** sp.Rational(1, 3), sp.Symbol("x", positive=True), sp.Symbol("S1", positive=True)
+    p, share, one = sp.symbols("p x S1", positive=True)
     shared = planes["b"].target * planes["c"].target
-    names = {planes["b"].u: root, planes["c"].u: root, weights["icl"]: w1, weights["cost"]: wc}
+    names = {planes["b"].u: sp.sqrt(p), planes["c"].u: sp.sqrt(p), weights["icl"]: w1, weights["cost"]: wc}
     names |= {parameters["alpha"]: alpha, parameters["mu_icl"]: mu1, parameters["mu_ciwl"]: sp.Symbol("L2")}
     slope = sp.diff(loss, planes["a"].u).subs(names).subs({planes["a"].target: one / shared})
-    slope = slope.subs({planes["d"].u: root, planes["d"].target: s2 / shared, planes["a"].u: share * one / root**2})
-    left = -sp.Symbol("L2") * w1 * one * (1 - share) * root**2 + alpha * wc * root**2 * share * one / root**2
+    slope = slope.subs({planes["d"].u: s2 / p, planes["d"].target: s2 / shared, planes["a"].u: share * one / p})
+    left = -sp.Symbol("L2") * w1 * one * (1 - share) * p + alpha * wc * (s2 / p) ** 2 * share * one / p
     page.check("the slope in $a$, with the floor in the place of $\\mu_2$", slope, left)
     floor = s**2 * (size - 2) / (4 * (l1 * (1 - share) ** 2 + mu1))
-    kappa = w1 * s2 ** sp.Rational(2, 3) * (size - 2) / (4 * alpha * wc) * s**2
-    rest = left.subs(sp.Symbol("L2"), floor) / (alpha * wc * one * (1 - share)) * (l1 * (1 - share) ** 2 + mu1)
+    kappa = w1 * p**4 * (size - 2) / (4 * alpha * wc * s2**2) * s**2
+    scale = alpha * wc * s2**2 * one * (1 - share) / p**3
+    rest = left.subs(sp.Symbol("L2"), floor) / scale * (l1 * (1 - share) ** 2 + mu1)
     page.check("is this equation", rest + kappa, share / (1 - share) * (l1 * (1 - share) ** 2 + mu1))
     at = sp.solve(kappa - (share / (1 - share) * (l1 * (1 - share) ** 2 + mu1)).subs(share, SHARE), s**2)
     page.text(r"ICL counts as learned while $L_1 < \ell_1/2$, that is $x > 1 - 1/\sqrt2$: above the threshold")
@@ -212,10 +216,123 @@ def threshold(page: Page, s: sp.Symbol, n: sp.Symbol) -> None:
     page.check("solved for $s^2$", at[0], noise_threshold_expression())
     sigma = noise_threshold(coopetition())
     page.text(
-        f"""At the paper's values, step 1, this is a noise of {sigma:.4f} in every entry of the gradient. Noise of
-        this kind is a third way, besides $\\mu_2 > 0$ and [weight decay](weight_decay.md), to make ICL persist,
-        here beside CIWL."""
+        f"""At the paper's values, step 1, this is a noise of {sigma:.4f} in every entry of the gradient, for $p =
+        S_2^{{2/3}}$ where CIWL has won with vectors of equal lengths. Noise of this kind is a third way, besides
+        $\\mu_2 > 0$ and [weight decay](weight_decay.md), to make ICL persist, here beside CIWL."""
     )
+
+
+def long_times(page: Page) -> None:
+    page.section("Noise over long times")
+    form = coopetition().form
+    planes, weights, parameters = symbols(form)
+    s, n_a, n_b, n_d, s1, s2, p = sp.symbols("s n_a n_b n_d S1 S2 p", positive=True)
+    alpha, wc, cost = parameters["alpha"], weights["cost"], sp.Symbol("C", positive=True)
+    said = {k: e.subs(sp.Symbol("alpha", positive=True), alpha).subs(sp.Symbol("wc", positive=True), wc)
+            for k, e in long_noise_expressions().items()}  # fmt: skip
+    page.text(
+        r"""Slopes take nothing from $\delta = |b|^2-|c|^2$, and from $\beta = |a|^2+|d|^2-|b|^2$ what the cost takes.
+        With $n_b = n_c$ the mean of $\delta$ stays; it spreads as a sum of independent steps does, by the square of its
+        slope:"""
+    )
+    b, c = sp.symbols("b c", positive=True)
+    delta = b**2 - c**2
+    page.equation(r"\frac{d}{dt}\mathrm{Var}\,\delta", r"4s^2\,E(|b|^2+|c|^2)")
+    page.check(
+        "$s^2|\\nabla\\delta|^2$", s**2 * (sp.diff(delta, b) ** 2 + sp.diff(delta, c) ** 2), 4 * s**2 * (b**2 + c**2)
+    )
+    page.text(
+        r"""Nothing holds it: a factor $k$ on $b$ and $1/k$ on $c$ changes no loss, so **there is no stationary law**.
+        What $a$ and $d$ feel is $p = |b||c|$ alone, and what decides on $p$, once CIWL is learned, is $\beta$.
+        *Where ICL is there*, its mean stops to drift at"""
+    )
+    drift = -8 * alpha * cost + s**2 * (n_a + n_d - n_b)
+    page.equation(r"C^*", r"\frac{s^2(n_a+n_d-n_b)}{8\alpha}")
+    page.check("the zero of the drift", sp.solve(drift, cost)[0], said["cost"])
+    page.equation(r"p^*", r"\Big(\frac{w_cS_1^2S_2^2}{2C^*}\Big)^{1/4}")
+    page.check("$C$ there, with $a = S_1/p$, $d = S_2/p$", wc / 2 * (s1 / p) ** 2 * (s2 / p) ** 2,
+               said["cost"] * (said["product"] / p) ** 4)  # fmt: skip
+    page.text(
+        r"""At $p^*$ the $\kappa$ above is $2\ell_1(N_2-2)/(n_a+n_d-n_b)$: neither noise nor $\alpha$ is in it, and with
+        most entries in $d$ ICL is nearly whole there."""
+    )
+    w1, size, l1 = weights["icl"], sp.Symbol("N2", positive=True), weights["icl"] * s1**2 / 2
+    kappa = w1 * said["product"] ** 4 * (size - 2) / (4 * alpha * wc * s2**2) * s**2
+    page.check(r"this $\kappa$", kappa, 2 * l1 * (size - 2) / (n_a + n_d - n_b))
+    page.text(
+        r"""*Where ICL is gone*, $a$ is noise that the cost damps at the rate $A_a = \alpha w_c|d|^2$ in each of its
+        entries, $|a|^2 = n_as^2/2A_a$, and $8\alpha C = 2n_as^2$:"""
+    )
+    gone = {planes["b"].u: sp.sqrt(p), planes["c"].u: sp.sqrt(p), planes["d"].u: s2 / p}
+    gone |= {planes[x].v: 0 for x in "abcd"} | {planes["a"].u: 0, parameters["mu_ciwl"]: 0}
+    gone |= {planes["d"].target: s2 / (planes["b"].target * planes["c"].target)}
+    damping = across(form)["a"].subs(gone)
+    page.check("the damping, where CIWL is learned", damping, alpha * wc * (s2 / p) ** 2)
+    noisy = wc / 2 * (s2 / p) ** 2 * n_a * s**2 / (2 * damping)
+    page.equation(r"\frac{d\beta}{dt}", r"s^2(n_d-n_a-n_b)")
+    page.check("the drift", drift.subs(cost, noisy), said["beta"])
+    page.text(
+        r"""For $n_d > n_a+n_b$, as in the paper, $d$ becomes longer and $p$ smaller, and the threshold, as $p^{-2}$,
+        rises: ICL is gone for good. For $n_d < n_a+n_b$, $p$ grows until the threshold has come down to the noise, and
+        ICL comes back. *The two thresholds.* From CIWL with equal lengths $p = S_2^{2/3}$. From ICL, $d$ grows while
+        $\beta = 0$ stays, and CIWL is learned at $p^3 = S_1^2+S_2^2$; from there the cost makes $p$ grow, so that noise
+        above the threshold at this $p$ keeps ICL, and a little less may."""
+    )
+    beta = (s1 / p) ** 2 + (s2 / p) ** 2 - p
+    root = (s1**2 + s2**2) ** sp.Rational(1, 3)
+    page.check("$\\beta = 0$ with both learned", 1 + beta.subs(p, root), sp.Integer(1))
+
+
+def lasting(page: Page) -> None:
+    """Runs with noise from either side over long times: what is kept, p, and the spread of delta."""
+    model, copies, steps = coopetition(), 24, 60_000
+    norms = model.target_norms
+    sides = {m: math.prod(norms[x] for x in letters) ** (1 / 3) for m, letters in model.mechanisms.items()}
+    starts = {
+        "icl": tm.aligned_start(model, overlap={**dict.fromkeys("abc", sides["icl"]), "d": 0.05}),
+        "ciwl": tm.aligned_start(model, overlap={"a": 0.05, **dict.fromkeys("bcd", sides["ciwl"])}),
+    }
+    limits = {m: float(noise_threshold(model, product=noise_product(model, m))) for m in starts}
+    rows, ratios, spreads, drifts = [], [], [], []
+    for sigma in (0.002, 0.0025, 0.003, 0.0035, 0.004, 0.0045, 0.005, 0.006, 0.0086, 0.0172):
+        kept = {}
+        for name, start in starts.items():
+            run = tm.descend(model, start.expand_dims(copy=range(copies)), steps, every=500, noise=sigma)
+            kept[name] = float((run.loss_icl < run.unlearned_icl / 2).isel(time=-1).mean())
+            late = run.isel(time=slice(-40, None))
+            squares = late.overlap**2 + late.residual**2
+            p = (squares.sel(vector="b") * squares.sel(vector="c")) ** 0.5
+            if kept[name] == 1 and sigma > 0.005:
+                ratios.append(float(noise_lasting_product(model, sigma) / p.mean()))
+            if kept[name] == 0:
+                every = run.overlap**2 + run.residual**2
+                beta = (every * xr.DataArray([1, -1, 0, 1], {"vector": list("abcd")}, "vector")).sum("vector")
+                change = beta.isel(time=-1) - beta.sel(time=20_000)
+                rate = function(long_noise_expressions()["beta"])(s=sigma, **{f"n_{x}": model.dims[x] for x in "abd"})
+                drifts.append(float(change.mean()) / (rate * (steps - 20_000)))
+            if name == "ciwl":
+                every = run.overlap**2 + run.residual**2
+                spread = (every.sel(vector="b") - every.sel(vector="c")).isel(time=-1).var()
+                said = 4 * sigma**2 * every.sel(vector=["b", "c"]).sum("vector").mean("copy").integrate("time")
+                spreads.append(float(spread / said))
+        rows.append(f"| {sigma:g} | {kept['icl']:.0%} | {kept['ciwl']:.0%} |")
+        assert sigma < limits["icl"] or kept["icl"] > 0.9
+        assert sigma < 1.15 * limits["ciwl"] or kept["ciwl"] > 0.5
+        assert sigma > 0.85 * limits["ciwl"] or kept["ciwl"] < 0.1
+    page.text(
+        rf"""The published model, {copies} runs of {steps:,} steps from ICL ($a = b = c$) and from CIWL ($b = c = d$).
+        The threshold from CIWL is {limits["ciwl"]:.4f}; above {limits["icl"]:.4f} ICL that is there stays.
+        ICL is learned at the end in"""
+    )
+    page.lines("\n".join(["", "| noise | from ICL | from CIWL |", "|---|---|---|", *rows, ""]))
+    page.text(
+        rf"""In between both stay: **noise makes the model bistable**. At noise of 0.006 and more, $p^*$ is
+        {min(ratios):.2f} to {max(ratios):.2f} times the measured $p$. Where ICL is gone, $\beta$ drifts at
+        {min(drifts):.2f} to {max(drifts):.2f} times the predicted rate from step 20,000 on (what is left of
+        the overlap of $a$ adds to $C$). The variance of $\delta$ is
+        {np.mean(spreads):.2f} times the predicted one, in the mean over noises."""
+    )
+    assert max(ratios) < 1.12 and min(ratios) > 0.95 and abs(np.mean(spreads) - 1) < 0.25
 
 
 def sharpest(ax) -> tuple[int, float]:
@@ -381,12 +498,15 @@ def build() -> Page:
     stability(page)
     modified(page)
     noise(page)
+    long_times(page)
+    lasting(page)
     simulations(page)
     page.section("Limits")
     page.text(
         r"""The time from the crossing to the first rise of the loss is not predicted: it depends on how much of the
-        sharp direction is in the error. The threshold holds while the lengths of $b$, $c$ and $d$ stay near
-        their balanced values; over longer times noise makes them drift. The effect of noise on emergence is
+        sharp direction is in the error. The thresholds are those of mean states; how long chance
+        takes to carry a run from one to the other is not predicted, nor when ICL comes back for $n_d < n_a + n_b$ (the
+        drift alone gives that to a factor of two). The effect of noise on emergence is
         explained, and measured, but not given in closed form."""
     )
     page.section("What is new and what is textbook")

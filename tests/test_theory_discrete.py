@@ -16,10 +16,11 @@ from toymodel.simulation.tensors import tensor_loss
 from toymodel.theory.conserved import balance_values, end_sharpness
 from toymodel.theory.discrete import curvature, loss_floor, modified_flow, noise_drift, noise_threshold
 from toymodel.theory.extended import noisy_residual, sampled_variance
+from toymodel.theory.long_noise import long_noise_expressions, noise_lasting_product, noise_product
 
 pytestmark = pytest.mark.slow
 
-SECTIONS = (derivation.spectrum, derivation.stability, derivation.modified, derivation.noise)
+SECTIONS = (derivation.spectrum, derivation.stability, derivation.modified, derivation.noise, derivation.long_times)
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda s: s.__name__)
@@ -44,6 +45,15 @@ def test_a_wrong_formula_is_found(monkeypatch, name):
     monkeypatch.setattr(derivation, name, lambda: right() * (1 + sp.Rational(1, 10**12)))
     with pytest.raises(AssertionError, match="differ"):
         derivation.noise(derivation.Page(derivation.__file__, "", []))
+
+
+@pytest.mark.parametrize("name", ["cost", "product", "beta"])
+def test_a_wrong_long_time_form_is_found(monkeypatch, name):
+    right = derivation.long_noise_expressions()
+    wrong = {**right, name: right[name] * (1 + sp.Rational(1, 10**12))}
+    monkeypatch.setattr(derivation, "long_noise_expressions", lambda: wrong)
+    with pytest.raises(AssertionError, match="differ"):
+        derivation.long_times(derivation.Page(derivation.__file__, "", []))
 
 
 def full_spectrum(model: tm.Model, vectors: xr.Dataset) -> np.ndarray:
@@ -136,12 +146,57 @@ def test_noise_above_the_threshold_keeps_icl():
     assert share[0.5] > 0.7 and share[2.0] < 0.3
 
 
+def side(model: tm.Model, strategy: str, copies: int) -> xr.Dataset:
+    """One strategy learned by vectors of equal lengths, and little of the other."""
+    length = np.prod([model.target_norms[x] for x in model.mechanisms[strategy]]) ** (1 / 3)
+    own, other = ("a", "d") if strategy == "icl" else ("d", "a")
+    overlap = {own: length, "b": length, "c": length, other: 0.05}
+    return tm.aligned_start(model, overlap=overlap).expand_dims(copy=range(copies))
+
+
+def test_noise_makes_two_states_last():
+    """Dimensions and parameters that the page does not have: which noise keeps ICL, and which brings it back."""
+    model = tm.coopetition(dims=(18, 18, 18, 120), alpha=0.06, mu_icl=0.06)
+    back, keeps = (float(noise_threshold(model, product=noise_product(model, m))) for m in ("ciwl", "icl"))
+    assert keeps < back
+    for strategy, noise, low, high in (
+        ("icl", keeps, 0.9, 1.0),
+        ("icl", 0.5 * keeps, 0.0, 0.1),
+        ("ciwl", 0.8 * back, 0.0, 0.1),
+        ("ciwl", 1.35 * back, 0.7, 1.0),
+    ):
+        run = tm.descend(model, side(model, strategy, 16), 40_000, noise=noise, every=1_000)
+        share = float((run.loss_icl < run.unlearned_icl / 2).isel(time=-1).mean())
+        assert low <= share <= high, (strategy, noise, share)
+
+
+def test_the_lasting_state_of_both_strategies():
+    """The mean of C is that at which beta stops to drift, and p is as said within 12 %; b and c spread freely."""
+    model, noise, copies = tm.coopetition(dims=(18, 18, 18, 120), alpha=0.06, mu_icl=0.06), 0.01, 200
+    run = tm.descend(model, side(model, "icl", copies), 60_000, noise=noise, every=250)
+    squares = run.overlap**2 + run.residual**2
+    b, c = (squares.sel(vector=x) for x in "bc")
+    late = run.cost.isel(time=slice(120, None)).mean()
+    numbers = {str(x): x for x in long_noise_expressions()["cost"].free_symbols}
+    said = long_noise_expressions()["cost"].subs(
+        {numbers["s"]: noise, numbers["alpha"]: 0.06, numbers["n_a"]: 18, numbers["n_b"]: 18, numbers["n_d"]: 120}
+    )
+    assert closeness(late, float(said), 0.05) <= 1
+    p = float(((b * c) ** 0.5).isel(time=slice(120, None)).mean())
+    assert closeness(p, noise_lasting_product(model, noise), 0.12) <= 1
+    variance = float((b - c).isel(time=80).var())
+    expected = float(4 * noise**2 * (b + c).isel(time=slice(0, 81)).mean("copy").integrate("time"))
+    assert closeness(variance, expected, 4 * (2 / copies) ** 0.5) <= 1
+    assert np.isnan(noise_lasting_product(tm.coopetition(dims=(5, 20, 20, 10)), noise))
+
+
 def test_functions_take_jax_arrays():
     """Under jit, and the same as for numpy arrays."""
     model, x, y = tm.coopetition(), np.array([0.5, 1.0]), np.array([0.1, 0.2])
     calls = (
         lambda x, y: loss_floor(model, "ciwl", x, y, 0.1 + y),
         lambda x, y: noise_threshold(model, x, alpha=y, mu_icl=y),
+        lambda x, y: noise_lasting_product(model, y, x, alpha=y),
         lambda x, y: noisy_residual(x, y, 20, 0.1, 0.5, 10 * x),
         lambda x, y: end_sharpness(x[:, None] * y[None, :], x, y),
         lambda x, y: sampled_variance({"a": x, "b": y}, {"a": y, "b": x + 1}, "ab", "a", 0.1, 2),
@@ -172,6 +227,10 @@ def test_the_threshold_along_arrays():
         (lambda m, s: noise_threshold(tm.coopetition(mu_ciwl=0.1)), "mu_ciwl = 0"),
         (lambda m, s: noise_threshold(m, alpha=0.0), "alpha must be"),
         (lambda m, s: noise_drift(m, -1.0), "noise must be >= 0"),
+        (lambda m, s: noise_threshold(m, product=0.0), "product must be"),
+        (lambda m, s: noise_product(m, "both"), "strategy must be 'icl' or 'ciwl'"),
+        (lambda m, s: noise_product(tm.long_pathway(), "icl"), "like tm"),
+        (lambda m, s: noise_lasting_product(tm.coopetition(dims=(5, 6, 7, 8)), 0.1), "as many entries"),
     ],
 )
 def test_refuses(call, message):

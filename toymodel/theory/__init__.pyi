@@ -24,6 +24,9 @@ from .equilibria import fixed_points as fixed_points
 from .extended import noisy_residual as noisy_residual
 from .extended import noisy_residual_expression as noisy_residual_expression
 from .extended import sampled_variance as sampled_variance
+from .long_noise import long_noise_expressions as long_noise_expressions
+from .long_noise import noise_lasting_product as noise_lasting_product
+from .long_noise import noise_product as noise_product
 from .plateau import coefficients as coefficients
 from .plateau import rates as rates
 from .quadrature import escape as escape

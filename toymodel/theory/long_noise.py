@@ -1,0 +1,130 @@
+"""Gradient noise over long times: where the conserved combinations drift to, and which strategies last.
+
+With noise s = sigma sqrt(lr) in each entry, |x|^2 gains n_x s^2 a unit of time and the slopes take nothing from
+
+    delta = |b|^2 - |c|^2 :        E' = s^2 (n_b - n_c),                     Var' = 4 s^2 E(|b|^2 + |c|^2)
+    beta  = |a|^2 + |d|^2 - |b|^2: E' = s^2 (n_a + n_d - n_b) - 8 alpha E C
+
+exactly. For n_b = n_c, once CIWL is learned (d = S_ciwl / p, p = |b||c|), beta decides p, and p decides on ICL:
+
+    ICL there     C -> C* = s^2 (n_a + n_d - n_b) / 8 alpha, a stationary state at p = p* that lasts,
+    ICL gone      C = s^2 n_a / 4 alpha, beta' = s^2 (n_d - n_a - n_b): p falls for a long d, and the noise that would
+                  bring ICL back (`noise_threshold`, as 1 / p^2) grows: it is gone for good. For n_d < n_a + n_b p
+                  grows, and ICL comes back at any noise; when, is given to a factor of two only, and not here.
+
+Nothing limits delta: it has no stationary law. The drives know p only, so that neither mean state depends on it
+(`derivations/discrete.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from toymodel.checks import POSITIVE, checked
+from toymodel.model import Model
+from toymodel.theory.arrays import check, function
+from toymodel.theory.plateau import parts_of
+
+
+def long_noise_expressions() -> dict[str, sp.Expr]:
+    """What drifts and what stays under gradient noise, in closed form.
+
+    Returns:
+        cost: the mean of C where ICL stays. product: p there, without what is missing of ICL and residuals of a and d.
+        beta: the mean rate of |a|^2 + |d|^2 - |b|^2 where ICL is gone. In s, alpha, wc, S1, S2, n_a, n_b, n_d. Range:
+        alpha > 0, n_b = n_c, CIWL learned; cost and product for n_a + n_d > n_b.
+
+    Source: `derivations/discrete.py`.
+
+    >>> long_noise_expressions()["beta"]
+    s**2*(-n_a - n_b + n_d)
+    """
+    s, alpha, wc, s1, s2, n_a, n_b, n_d = sp.symbols("s alpha wc S1 S2 n_a n_b n_d", positive=True)
+    cost = s**2 * (n_a + n_d - n_b) / (8 * alpha)
+    return {
+        "cost": cost,
+        "product": (s1**2 * s2**2 * wc / (2 * cost)) ** sp.Rational(1, 4),
+        "beta": s**2 * (n_d - n_a - n_b),
+    }
+
+
+@checked
+def noise_product(model: Model, strategy: str) -> float:
+    """p = |b||c| once CIWL is learned, from a state in which only one strategy is, with vectors of equal lengths.
+
+    Arguments:
+        model: target norms.
+        strategy: "ciwl": S_ciwl^(2/3). "icl": d grows beside ICL, which stays, at |a|^2 + |d|^2 = |b|^2, so that p^3 =
+            S_icl^2 + S_ciwl^2.
+
+    Returns:
+        p, to be given to `noise_threshold`. From "icl" the cost makes p grow on from there as long as ICL is learned,
+        and the threshold falls as 1 / p^2: noise above that at p keeps ICL, and less may be enough.
+
+    Raises:
+        ValueError for another strategy or model.
+
+    Source: `derivations/discrete.py`.
+
+    >>> import toymodel as tm
+    >>> round(noise_product(tm.coopetition(), "ciwl"), 6), round(noise_product(tm.coopetition(), "icl"), 1)
+    (40.0, 41.6)
+    """
+    s1, s2 = _products(model)
+    if strategy not in ("icl", "ciwl"):
+        raise ValueError(f"strategy must be 'icl' or 'ciwl', got {strategy!r}")
+    return float((s2**2 + (s1**2 if strategy == "icl" else 0.0)) ** (1 / 3))
+
+
+@checked
+def noise_lasting_product(model: Model, noise: Any, lr: Any = 1.0, *, alpha: Any = None) -> Any:
+    """p = |b||c| at which ICL and CIWL last under noise (`long_noise_expressions`, product).
+
+    Arguments:
+        model: like the paper's, with n_b = n_c.
+        noise, lr, alpha: > 0, numbers or arrays (numpy or JAX) that broadcast.
+
+    Returns:
+        p, of that shape; NaN for n_a + n_d <= n_b. Range: noise above `noise_threshold` of `noise_product`, so that ICL
+        is there; what is missing of ICL and the residuals of a and d are left out, which makes it 6 to 9 % too large at
+        the paper's dimensions. It is reached within about p / (s^2 (n_a + n_d - n_b)) units of time. A mean state: with
+        few entries, chance can end ICL later (half of the runs within 40,000 steps for entries of 30, 15, 15, 100).
+
+    Raises:
+        ValueError for another model.
+
+    Source: `derivations/discrete.py`.
+
+    >>> import toymodel as tm
+    >>> round(float(noise_lasting_product(tm.coopetition(), 0.0086)), 1)
+    48.2
+    """
+    numbers = _numbers(model, noise, lr, alpha)
+    if numbers["n_a"] + numbers["n_d"] <= numbers["n_b"]:
+        return numbers["s"] * np.nan
+    return function(long_noise_expressions()["product"])(**numbers)
+
+
+def _products(model: Model) -> tuple[float, float]:
+    a, d, shared, cost = parts_of(model)
+    if cost is None or [len(a), len(d), len(shared)] != [1, 1, 2]:
+        raise ValueError(f"the model must be one like tm.coopetition, got {dict(model.terms)}")
+    norms = model.target_norms
+    pair = norms[shared[0]] * norms[shared[1]]
+    return norms[a] * pair, norms[d] * pair
+
+
+def _numbers(model: Model, noise: Any, lr: Any, alpha: Any) -> dict[str, Any]:
+    s1, s2 = _products(model)
+    a, d, shared, cost = parts_of(model)
+    if model.dims[shared[0]] != model.dims[shared[1]]:
+        raise ValueError(f"{shared[0]} and {shared[1]} must have as many entries, got {dict(model.dims)}")
+    values = {"noise": noise, "lr": lr, "alpha": model.parameters["alpha"] if alpha is None else alpha}
+    for name, value in values.items():
+        check(name, value, POSITIVE)
+    sizes = {"n_a": model.dims[a], "n_d": model.dims[d], "n_b": model.dims[shared[0]]}
+    weight = model.weights[str(cost)]
+    return {"s": noise * lr**0.5, "alpha": values["alpha"], "wc": weight, "S1": s1, "S2": s2, **sizes}
