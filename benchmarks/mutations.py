@@ -81,7 +81,13 @@ MUTATIONS = [
     Mutation(T + "discrete.py", "/ (4 * slope)", "/ (3 * slope)", DISCRETE, "floor"),
     Mutation(T + "discrete.py", "* 4 * alpha * wc", "* 5 * alpha * wc", DISCRETE, "derivation_holds and noise"),
     Mutation(T + "long_noise.py", "/ (8 * alpha)", "/ (7 * alpha)", DISCRETE, "lasting_state"),
-    Mutation(T + "long_noise.py", "(n_d - n_a - n_b)", "(n_d - n_a)", DISCRETE, "derivation_holds and long"),
+    Mutation(
+        T + "long_noise.py",
+        '"beta": s**2 * (n_d - n_a - n_b)',
+        '"beta": s**2 * (n_d - n_a)',
+        DISCRETE,
+        "derivation_holds and long",
+    ),
     Mutation(
         T + "long_noise.py", 'if strategy == "icl" else 0.0', 'if strategy == "icl" else s1**2', DISCRETE, "two_states"
     ),

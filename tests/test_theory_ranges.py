@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from theory_ranges import CASES, Inputs, row
 
 import toymodel as tm
 
@@ -66,3 +67,20 @@ def test_what_grows_is_positive(runs):
         values = found[name].dropna("run")
         assert bool(np.isfinite(values).all()) and bool((values >= 0).all())
     assert bool((found.cooperation >= 1).all())
+
+
+@pytest.mark.parametrize(
+    ("case", "inputs"), [("growth", 60), ("ends", 200), ("waves", 2_000), ("decay", 25), ("floor", 5)]
+)
+def test_random_inputs_are_nan_or_right(case, inputs):
+    """Few inputs of the long benchmark, with a seed of their own; its times are those of the tests above."""
+    for name, (said, measured) in CASES[case][0](Inputs(inputs, seed=77)).items():
+        found = row(said, measured)
+        assert found["finite"] > 0, name
+        assert found["off by > 50 %"] == 0 and found["in vain"] <= 1, (name, found)
+
+
+def test_escape_knows_that_a_mechanism_has_begun():
+    """A long a: ICL has a quarter of its target at the start, the residuals of which take it away in no time."""
+    start = tm.aligned_start(MODEL, overlap={"a": 20.0, "b": 1.0, "c": 1.0, "d": 0.1}, residual=3.0)
+    assert tm.theory.escape(MODEL, start).emergence.isnull().all()

@@ -30,6 +30,7 @@ PerRun = Float[np.ndarray, " run"]
 SHARE = 1 - 1 / sp.sqrt(2)  # (1 - x)^2 = 1/2: share of the target at which the loss of a mechanism has halved
 LEARNED = float(SHARE)
 MOST_DAMPING = 0.1  # beyond which the time is NaN
+MOST_AT_START = 0.1  # of its target, that a mechanism has at the start
 NODES, DECADES = 8, 8  # Gauss-Legendre nodes in each panel; decades over which the panels shrink to the turning point
 
 
@@ -46,9 +47,9 @@ def escape(
 
     Returns, for every run:
         emergence: the time (steps x step size) at which ICL has learned a share 1 - 1/sqrt(2) of its target: its loss
-            has halved. NaN where damping exceeds 0.1, where CIWL is first and where a mechanism has its share at the
-            start; else it is within about 10 %. Where ICL has two private vectors, the cost on the one is left out: the
-            other makes it grow again, and what it had at the start does not matter.
+            has halved. NaN where damping exceeds 0.1, where CIWL is first and where a mechanism has more than a tenth
+            of its target at the start; else it is within about 10 %. Where ICL has two private vectors, the cost on the
+            one is left out: the other makes it grow again, and what it had at the start does not matter.
         first: whether CIWL has not by then.
         damping: the time times the fastest rate at which a vector is damped at the start, the check of validity.
             Standard normal starts are far outside of the range, where only `emergence_time` holds
@@ -101,7 +102,10 @@ def escape(
     ]
     time = path.time(end)
     damped, first = time * np.max(rates, 0), path.learned("ciwl", end) < goal["ciwl"]
-    small = np.all([abs(np.prod([u[x] for x in xs], 0)) < goal[m] for m, xs in model.mechanisms.items()], 0)
+    small = np.all(
+        [abs(np.prod([u[x] for x in xs], 0)) < MOST_AT_START * goal[m] / LEARNED for m, xs in model.mechanisms.items()],
+        0,
+    )
     values = {
         "emergence": np.where((damped <= MOST_DAMPING) & small & first, time, np.nan),
         "first": first,
