@@ -77,7 +77,8 @@ def test_random_inputs_are_nan_or_right(case, inputs):
     for name, (said, measured) in CASES[case][0](Inputs(inputs, seed=77)).items():
         found = row(said, measured)
         assert found["finite"] > 0, name
-        assert found["off by > 50 %"] == 0 and found["in vain"] <= 1, (name, found)
+        assert found["off by > 50 %"] == 0, (name, found)
+        assert found["in vain"] == 0 or case == "growth", (name, found)  # 4 % of the growths do not reach e^12
 
 
 def test_escape_knows_that_a_mechanism_has_begun():
