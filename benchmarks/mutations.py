@@ -98,7 +98,7 @@ MUTATIONS = [
         "tests/test_theory_asymptotics.py",
         "start_decides",
     ),
-    Mutation(T + "asymptotics.py", "* theta**2 - ", "* theta - ", "tests/test_theory_asymptotics.py", "start_decides"),
+    Mutation(T + "asymptotics.py", "* theta**2 - ", "* theta - ", "tests/test_theory_asymptotics.py", "boundary"),
     Mutation(T + "conserved.py", "return weight * product**2", "return 2 * weight * product**2", CONSERVED, "sharp"),
     Mutation(T + "conserved.py", "> 2 * np.log(product)", "> 3 * np.log(product)", CONSERVED, "ends"),
     Mutation(T + "transience.py", "per_a * mu**2 / alpha", "2 * per_a * mu**2 / alpha", FORMS, "right_forms"),

@@ -68,6 +68,21 @@ def test_the_start_decides_at_the_boundary(ratio, a0, sign):
     assert np.sign(side[[0, -1]]).values.tolist() == ([1, -1] if ratio > 1 else [-1, 1])
 
 
+def test_the_scale_of_the_boundary_is_where_a_simulated_run_has_learned():
+    """With equal targets and starts of a and d a run stays on the boundary, and both are learned at the same scale."""
+    model = tm.coopetition(alpha=0.0, mu_icl=0.0)
+    norms = {"a": 5.0, "b": 4.0, "c": 3.0, "d": 5.0}
+    start = tm.aligned_start(model, overlap={"a": 0.7, "b": 1.5, "c": 2.5, "d": 0.7}, target_norm=norms)
+    end = tm.flow(model, start, 1e10, times=[1e10], rtol=1e-11).isel(time=-1)
+    overlap = {x: float(end.overlap.sel(vector=x)) for x in "abcd"}
+    planes, theta = theory._planes(), sp.Symbol("theta", positive=True)
+    given = {planes[x].u: float(start.overlap.sel(vector=x)) for x in "abcd"}
+    given |= {planes[x].target: norms[x] for x in "abcd"}
+    root = sp.nsolve(theory.boundary()[1].subs(given), theta, overlap["a"] / norms["a"])
+    assert float(root) == pytest.approx(overlap["a"] / norms["a"], rel=1e-4)
+    assert overlap["a"] == pytest.approx(overlap["d"], rel=1e-9)
+
+
 @pytest.mark.parametrize("alpha", [1e-2, 0.1])
 @pytest.mark.parametrize(
     ("mu_icl", "mu_ciwl", "winner"), [(0.1, 0.0, "ciwl"), (0.0, 0.1, "icl"), (0.1, 0.1, "icl+ciwl"), (0.0, 0.0, None)]

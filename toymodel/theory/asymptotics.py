@@ -107,7 +107,7 @@ def boundary() -> tuple[sp.Expr, sp.Expr]:
 def side_of_boundary(start: xr.Dataset) -> xr.DataArray:
     """`boundary` at a start: positive on the side of ICL; the overlaps only, whatever the residuals."""
     u, t = ({x: start[n].sel(vector=x, drop=True) for x in "abcd"} for n in ("overlap", "target_norm"))
-    sign = np.where(u["b"] * u["c"] < 0, -1.0, 1.0)
+    sign = xr.where(u["b"] * u["c"] < 0, -1.0, 1.0)
     arrays = xr.broadcast(sign * u["a"], u["b"], u["c"], sign * u["d"], *(t[x] for x in "abcd"))
     values = [a.values for a in arrays]
     planes = _planes()
