@@ -1,10 +1,12 @@
 """The lifetime of ICL, predicted and measured: errors over two grids, exponents, the alpha that ends ICL soonest.
 
 Measured with gradient flow from overlaps of 0.1 and no residuals, the paper's dimensions, mu_ciwl = 0. Writes what it
-finds to figures/data/theory_lifetime.nc, which derivations/lifetime.md shows. Two minutes. Then over the groups of
-`tm.theory.groups`: random r in 0.5..5, m_icl in 2e-4..2, kappa in 3e-3..0.3 (log-uniform, as are the overlaps of
-0.003..0.1 lengths), measured by LSODA with the crossings as events. Another two minutes.
-Run: python benchmarks/theory_lifetime.py [groups [points [seed]]]
+finds to figures/data/theory_lifetime.nc, which derivations/lifetime.md shows. Two minutes. Then, measured by LSODA with
+the crossings as events, three minutes each: over the groups of `tm.theory.groups`, and from starts of other kinds.
+`groups`: overlaps of one length, 0.003..0.1, random r in 0.5..5, m_icl in 2e-4..2, kappa in 3e-3..0.3, all log-uniform.
+`unequal`: the same, but each overlap drawn for itself from 0.003..1, so that b and c differ. `normal`: standard normal
+starts and targets, at the paper's values. `spread`: the same, with alpha and mu_icl in 0.01..1.
+Run: python benchmarks/theory_lifetime.py [groups|unequal|normal|spread [points [seed]]]
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import xarray as xr
@@ -25,7 +28,10 @@ from toymodel.theory.transience import asymptotics, lifetime
 MODEL = tm.coopetition(mu_ciwl=0.0)
 START = tm.aligned_start(MODEL, overlap=0.1)
 DATA = Path(__file__).parent.parent / "figures" / "data" / "theory_lifetime.nc"
-SEED = 8  # on which nothing was tuned: the range of r was chosen on seeds 7 and 20,261,128
+SEEDS = {"groups": 8, "unequal": 11, "normal": 51_000, "spread": 61_000}  # on which nothing was tuned
+# The range of r was chosen on seeds 7 and 20,261,128 of `groups`; those of `toymodel.theory.fading` on seeds 9, 10 and 77
+# of `unequal`, 1,000 to 1,199 of `normal`, 2,000 to 2,299 and 60,000 to 60,299 of `spread`.
+POINTS = {"groups": 100, "unequal": 300, "normal": 300, "spread": 300}
 GRIDS = {  # alpha and mu_icl: the range that is claimed, and far below it, where coexistence comes and goes
     "inside": (np.geomspace(3e-3, 0.3, 15), np.geomspace(1e-4, 1, 17)),
     "outside": (np.geomspace(1e-5, 3e-3, 17), np.geomspace(1e-5, 1e-2, 7)),
@@ -87,24 +93,35 @@ def soonest(mus: Sequence[float] = (1e-5, 1e-4, 1e-3)) -> xr.Dataset:
     return xr.concat(rows, axis("mu", mus))
 
 
-def over_groups(points: int = 100, seed: int = SEED) -> xr.Dataset:
-    """Predicted and measured lifetime at random points of the groups, in their units: S_icl = 1 and weights 1."""
+def over(kind: str, points: int, seed: int) -> xr.Dataset:
+    """Predicted and measured lifetime at random points of one kind, with the groups of each."""
     draw = np.random.default_rng(seed)
 
     def drawn(low: float, high: float) -> xr.DataArray:
         values = np.exp(draw.uniform(np.log(low), np.log(high), points))
         return xr.DataArray(values, dims="run", coords={"run": np.arange(points)})
 
-    r, m, kappa, overlap = drawn(0.5, 5), drawn(2e-4, 2), drawn(3e-3, 0.3), drawn(0.003, 0.1)
-    one = xr.ones_like(r)
-    start = tm.aligned_start(
-        MODEL, overlap=dict.fromkeys("abcd", overlap), target_norm={**dict.fromkeys("abc", one), "d": r}
-    )
-    weights, parameters = dict.fromkeys(MODEL.terms, one), {"alpha": kappa, "mu_icl": m / 2}
+    weights: dict[str, xr.DataArray] = {}
+    parameters: dict[str, xr.DataArray] = {}
+    if kind in ("normal", "spread"):
+        start = tm.random_start(MODEL, range(seed, seed + points)).rename(seed="run")
+        start = start.assign_coords(run=np.arange(points))
+        if kind == "spread":
+            parameters = {"alpha": drawn(0.01, 1), "mu_icl": drawn(0.01, 1)}
+    else:
+        r, m, kappa = drawn(0.5, 5), drawn(2e-4, 2), drawn(3e-3, 0.3)
+        one, same = xr.ones_like(r), drawn(0.003, 0.1)
+        overlap = {x: same if kind == "groups" else drawn(0.003, 1) for x in "abcd"}
+        start = tm.aligned_start(MODEL, overlap=overlap, target_norm={**dict.fromkeys("abc", one), "d": r})
+        weights, parameters = dict.fromkeys(MODEL.terms, one), {"alpha": kappa, "mu_icl": m / 2}
+    begun = perf_counter()
     found = lifetime(MODEL, start, weights=weights, **parameters)
+    predicted = perf_counter()
     problem, states, constants = compiled.prepared(MODEL, start, weights, parameters)
     times = [lasted(state, tuple(map(float, row))) for state, row in zip(states, constants, strict=True)]
-    return found.assign(measured=problem.batch.labelled(np.array(times)), r=r, m_icl=m, kappa=kappa)
+    seconds = {"seconds_predicted": predicted - begun, "seconds_measured": perf_counter() - predicted}
+    groups = tm.theory.groups(MODEL, start, weights=weights, **parameters)[["r", "m_icl", "kappa"]]
+    return found.assign(measured=problem.batch.labelled(np.array(times))).merge(groups).assign_attrs(seconds)
 
 
 def lasted(state: np.ndarray, constants: tuple[float, ...]) -> float:
@@ -130,16 +147,20 @@ def lasted(state: np.ndarray, constants: tuple[float, ...]) -> float:
     return float(times[1] - times[0]) if len(times) == 2 else np.nan
 
 
-def print_groups(points: int = 100, seed: int = SEED) -> None:
-    """Errors over the groups, in strips of r, and how many runs there are without a prediction."""
-    found = over_groups(points, seed)
+def print_over(kind: str, points: int | None = None, seed: int | None = None) -> xr.Dataset:
+    """Errors of one kind, in strips of r for `groups`, and how many runs there are without a prediction."""
+    found = over(kind, points or POINTS[kind], seed or SEEDS[kind])
     error = abs(found.lifetime / found.measured - 1)
     vain = int((found.lifetime.notnull() & found.measured.isnull()).sum())
-    print(f"over the groups: {points} points, {int(found.measured.notnull().sum())} with a transient ICL,", end=" ")
+    print(f"{kind}: {found.run.size} points, {int(found.measured.notnull().sum())} with a transient ICL,", end=" ")
     print(f"{int(error.notnull().sum())} predicted, {vain} predicted in vain: {summary(error.dropna('run').values)}")
-    for low, high in ((2, 2.5), (2.5, 5)):
+    same = abs(found.measured.median() / found.measured - 1).where(error.notnull()).dropna("run").values
+    print(f"    one lifetime for all, the median of the measured: {summary(same)}", end="; ")
+    print(", ".join(f"{name} {value / found.run.size * 1e3:.0f} ms a run" for name, value in found.attrs.items()))
+    for low, high in ((2, 2.5), (2.5, 5)) if kind == "groups" else ():
         strip = error.where((found.r >= low) & (found.r < high), drop=True).dropna("run").values
         print(f"    r in {low}..{high}, {strip.size} points: {summary(strip) if strip.size else 'none'}", flush=True)
+    return found
 
 
 def summary(error: np.ndarray) -> str:
@@ -165,13 +186,19 @@ def main() -> None:
         print(
             {str(by): f"{float(row.soonest.sel(by=by)):.2g}" for by in row.by.values}, f"cost {float(row.longer):.2f}"
         )
-    print_groups()
+    for kind in SEEDS:
+        found = print_over(kind)
+        for part, name in (("lifetime", "predicted"), ("measured", "measured")):
+            parts[f"{name}_{kind}"] = found[part].drop_vars("run").rename(run=f"run_{kind}")
+        parts[f"seconds_{kind}"] = xr.DataArray(list(found.attrs.values()), dims="of_seconds").assign_coords(
+            of_seconds=["predicted", "measured"]
+        )
     DATA.parent.mkdir(exist_ok=True)
     write_netcdf(xr.Dataset(parts).merge(ends), DATA)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["groups"]:
-        print_groups(*map(int, sys.argv[2:]))
+    if sys.argv[1:]:
+        print_over(sys.argv[1], *map(int, sys.argv[2:]))
     else:
         main()

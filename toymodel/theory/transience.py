@@ -11,7 +11,8 @@ the pull of the cost; it is left out where that fold leaves no room for it (`lea
 down. The first and the third vanish for large mu_icl, the last for small. C is that of small mu_icl, to leading order:
 at the paper's dimensions the exact stage is 1.1 C there, and up to 1.7 C for mu_icl of 0.1 to 1.
 Range: overlaps that are small and positive at the start, b and c of equal length, residuals zero, alpha small
-against the rates of learning. Errors: `lifetime`. Numbers only, by scipy: nothing here runs under jax.jit.
+against the rates of learning. Any other start is followed in four numbers (`toymodel.theory.fading`). Errors:
+`lifetime`. Numbers only, by scipy: nothing here runs under jax.jit.
 """
 
 from __future__ import annotations
@@ -27,17 +28,18 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 
 from toymodel.checks import checked
-from toymodel.model import Form, Model
+from toymodel.model import Model
 from toymodel.presets import coopetition
 from toymodel.reduction import cost_loss, symbols, terms
 from toymodel.theory import compiled as of
+from toymodel.theory import fading
 from toymodel.theory.arrays import function
+from toymodel.theory.fading import STAGES, form
 from toymodel.theory.quadrature import SHARE
 
 LEFT = SHARE  # of abc/S_icl at which ICL is no longer learned
 MISSING = sp.symbols("e1 e2 p", positive=True)  # what is missing of abc and of dbc, and p = bc
 TINY = 1e-300
-STAGES = ("drift", "relaxation", "coexistence", "decay")
 LEAST_R, MOST_R = 2.0, 5.0  # of r = S_ciwl / S_icl, outside of which the lifetime is NaN
 FOUND = 0.999  # the share of abc/S_icl at which the emergence counts as complete
 
@@ -246,12 +248,6 @@ def asymptotics(model: Model) -> dict[str, float]:
     }
 
 
-@cache
-def form() -> Form:
-    """The form of the paper's model, in whose symbols the expressions are."""
-    return coopetition().form
-
-
 def target(letters: str) -> sp.Expr:
     """S, the product of the target norms."""
     planes, _, _ = symbols(form())
@@ -266,22 +262,27 @@ def lifetime(
 
     Arguments:
         model, start, weights, parameters: as in `toymodel.descend`, for a model like the paper's with mu_ciwl = 0,
-            mu_icl > 0 and alpha > 0; b and c of one length, no residuals, so no random starts.
+            mu_icl > 0 and alpha > 0.
 
     Returns:
         `lifetime` and its parts `drift`, `relaxation`, `coexistence` and `decay`, in units of time (steps x step size).
-        NaN where ICL does not emerge on the orbit of alpha = 0, and where r = S_ciwl / S_icl (`tm.theory.groups`) is
-        below 2 or above 5: at r = 1 both are learned for long with much missing of each, and the error is a factor of
-        2.7 in the median; it is 21 % for r of 1.4 to 1.7, and up to 60 %.
 
-    Measured over the groups (benchmarks/theory_lifetime.py groups): r 2..5, m_icl 2e-4..2, kappa 3e-3..0.3, overlaps
-    of 0.003..0.1 lengths: a median error of 4.5 %, in 95 % of points below 12 %, at most 19 %.
-    At the paper's dimensions (benchmarks/theory_lifetime.py), from overlaps of 0.1: for mu_icl 1e-4..1 and
-    alpha 3e-3..0.3 a median error of 3 %, in 95 % of points below 12 %, at most 20 %. Below, down to 1e-5, 1 % and
-    15 %, but up to a factor of 1.5 where alpha / mu_icl^(3/2) is near 2,700, at which `coexistence` appears.
+    Starts without residuals, with b and c of one length and all overlaps > 0: the parts are the laws above. NaN where
+    ICL does not emerge on the orbit of alpha = 0, and where r = S_ciwl / S_icl (`tm.theory.groups`) is below 2 or above
+    5: at r = 1 both are learned for long with much missing of each, and the error is a factor of 2.7 in the median; it
+    is 21 % for r of 1.4 to 1.7, and up to 60 %. Measured over the groups (benchmarks/theory_lifetime.py groups): r
+    2..5, m_icl 2e-4..2, kappa 3e-3..0.3, overlaps of 0.003..0.1 lengths: a median error of 4.5 %, in 95 % of points
+    below 12 %, at most 19 %. At the paper's dimensions, from overlaps of 0.1: for mu_icl 1e-4..1 and alpha 3e-3..0.3 a
+    median error of 3 %, in 95 % of points below 12 %, at most 20 %. Below, down to 1e-5, 1 % and 15 %, but up to a
+    factor of 1.5 where alpha / mu_icl^(3/2) is near 2,700, at which `coexistence` appears.
+
+    Any other start, standard normal ones among them: the parts are cuts of one orbit of four numbers, which is
+    integrated (`toymodel.theory.fading`). NaN where `tm.theory.emergence` has no time or its pace is above 2, kappa is
+    above 1, the cost takes a faster than ICL restores it from the first, CIWL is learned before ICL is complete, or abc
+    grows beyond 1.5 S_icl, where ICL may be lost for passing its target. NaN_NORMAL
 
     Raises:
-        ValueError outside of the range of the theory otherwise.
+        ValueError for another model, mu_ciwl > 0, and mu_icl or alpha that are not > 0.
 
     Source: `derivations/lifetime.py`.
 
@@ -298,17 +299,17 @@ def lifetime(
     names = [str(c) for c in of.constants(model.form)]
     runs = [dict(zip(names, map(float, row), strict=True)) for row in constants]
     u, v = states[:, :4], states[:, 4:]
-    if (v != 0).any() or (u <= 0).any() or not np.allclose(u[:, 1], u[:, 2]):
-        raise ValueError(
-            "start must have residual 0, overlaps > 0 and those of b and c equal, as aligned_start makes it"
-        )
+    balanced = (v == 0).all(1) & (u > 0).all(1) & np.isclose(u[:, 1], u[:, 2])
     for name, wrong in (("mu_icl", "> 0"), ("alpha", "> 0"), ("mu_ciwl", "0")):
         column = constants[:, names.index(name)]
         if (column != 0 if wrong == "0" else column <= 0).any():
             raise ValueError(f"{name} must be {wrong}, got {column.min():g} to {column.max():g}")
-    parts = np.array([_parts(y, k, row) for y, k, row in zip(u, runs, constants, strict=True)])
+    parts = np.full((len(runs), len(STAGES)), np.nan)
+    if not balanced.all():
+        parts = fading.parts(model, start, problem, weights, parameters)
     r = np.array([k["T_d"] / k["T_a"] for k in runs])
-    parts[(r < LEAST_R) | (r > MOST_R)] = np.nan
+    for i in np.flatnonzero(balanced):
+        parts[i] = _parts(u[i], runs[i], constants[i]) if LEAST_R <= r[i] <= MOST_R else np.nan
     found = {name: problem.batch.labelled(parts[:, i]) for i, name in enumerate(STAGES)}
     return xr.Dataset({"lifetime": sum(found.values()), **found})
 

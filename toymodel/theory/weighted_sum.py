@@ -121,6 +121,25 @@ def emergence(
     >>> bool(abs(found["shift"]) < 0.2), bool(found.drive > 0.4)
     (True, True)
     """
+    return predicted(
+        model, start, mechanism=mechanism, horizon=horizon, without=without, weights=weights, **parameters
+    )[0]
+
+
+def predicted(
+    model: Model,
+    start: xr.Dataset,
+    *,
+    mechanism: str = "icl",
+    horizon: float = 1e5,
+    without: str | None = None,
+    weights: Mapping[str, Any] | None = None,
+    **parameters: Any,
+) -> tuple[xr.Dataset, Float[np.ndarray, "coordinate run"]]:
+    """What `emergence` returns, and the coordinates of the zeroth order at that time.
+
+    The zeroth order conserves what gradient flow conserves; with the first order added it does not.
+    """
     check_values("horizon", horizon, np.nextafter(0, 1))
     names = list(model.mechanisms)
     if mechanism not in names:
@@ -146,19 +165,18 @@ def emergence(
     refuse_fork()
     with jax.enable_x64(True):
         found = _blocks(form, mechanism, free, state, constants, float(horizon))
-    time, shift, drive, pace = (problem.batch.labelled(x) for x in found)
+    time, shift, drive, pace = (problem.batch.labelled(x) for x in found[:4])
     holds = (abs(shift) < LARGEST_SHIFT) & (drive > LEAST_DRIVE) & (pace > PACE[0]) & (pace < PACE[1])
     for letters in form.mechanisms.values():  # nothing is learned at the start
         holds &= problem.batch.labelled(abs(np.prod([of("overlap", x) / of("target_norm", x) for x in letters], 0)) < 1)
-    return xr.Dataset(
-        {
-            "emergence": time.where(holds & (time <= horizon)),
-            "frozen": time * (1 - shift),
-            "shift": shift,
-            "drive": drive,
-            "pace": pace,
-        }
-    )
+    said = {
+        "emergence": time.where(holds & (time <= horizon)),
+        "frozen": time * (1 - shift),
+        "shift": shift,
+        "drive": drive,
+        "pace": pace,
+    }
+    return xr.Dataset(said), found[4:]
 
 
 def losses(form: Form, y: Any, k: Constants) -> dict[str, Any]:
@@ -223,9 +241,12 @@ class Lanes(NamedTuple):
 def _blocks(
     form: Form, mechanism: str, free: tuple[bool, ...], state: np.ndarray, constants: Constants, horizon: float
 ) -> np.ndarray:
-    """Time, shift, drive and pace of every run, shape (4, run). Where half of a block is over, new runs take over."""
+    """Time, shift, drive, pace and the coordinates of every run, shape (4 + coordinates, run).
+
+    Where half of a block is over, new runs take over.
+    """
     runs = state.shape[1]
-    found = np.full((4, runs), np.nan)
+    found = np.full((4 + len(state), runs), np.nan)
     lane = np.arange(BLOCK) % runs  # the run of each lane
     waiting = list(range(min(BLOCK, runs), runs))[::-1]
     own = np.arange(BLOCK) < runs  # lanes whose result is still wanted
@@ -296,10 +317,11 @@ def _advance(form: Form, mechanism: str, free: tuple[bool, ...], lanes: Lanes, k
 
 
 @partial(jax.jit, static_argnames=("form", "mechanism", "free"))
-def _found(
-    form: Form, mechanism: str, free: tuple[bool, ...], lanes: Lanes, k: Constants
-) -> tuple[PerRun, PerRun, PerRun, PerRun]:
-    """Time, shift, drive and pace where the next step crosses g(x + d) = 0: halved eight times, then on a line."""
+def _found(form: Form, mechanism: str, free: tuple[bool, ...], lanes: Lanes, k: Constants) -> tuple[PerRun, ...]:
+    """Time, shift, drive, pace and coordinates where the next step crosses g(x + d) = 0.
+
+    It is halved eight times, then on a line.
+    """
     n = len(lanes.z) // 2
     change = partial(_change, form, free, k=k)
 
@@ -329,7 +351,7 @@ def _found(
     there = {t: at[t] + progress[t] for t in at}
     drive = slope(form, there, k)[mechanism] / slope(form, bare(form, y, k), k)[mechanism]
     crossed = lanes.over == 1
-    return tuple(jnp.where(crossed, x, jnp.nan) for x in (lanes.t + h, shift, drive, pace))  # type: ignore[return-value]
+    return tuple(jnp.where(crossed, x, jnp.nan) for x in (lanes.t + h, shift, drive, pace, *y))
 
 
 def pair_step(change: Callable[[Any], Any], z: Any, velocity: Any, h: Any) -> tuple[Any, Any, Any]:
