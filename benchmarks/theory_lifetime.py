@@ -29,8 +29,8 @@ MODEL = tm.coopetition(mu_ciwl=0.0)
 START = tm.aligned_start(MODEL, overlap=0.1)
 DATA = Path(__file__).parent.parent / "figures" / "data" / "theory_lifetime.nc"
 SEEDS = {"groups": 8, "unequal": 11, "normal": 51_000, "spread": 61_000}  # on which nothing was tuned
-# The range of r was chosen on seeds 7 and 20,261,128 of `groups`; those of `toymodel.theory.fading` on seeds 9, 10 and 77
-# of `unequal`, 1,000 to 1,199 of `normal`, 2,000 to 2,299 and 60,000 to 60,299 of `spread`.
+# The range of r was chosen on seeds 7 and 20,261,128 of `groups`; those of `toymodel.theory.fading` on seeds 9, 10 and
+# 77 of `unequal`, 1,000 to 1,199 of `normal`, 2,000 to 2,299 and 60,000 to 60,299 of `spread`.
 POINTS = {"groups": 100, "unequal": 300, "normal": 300, "spread": 300}
 GRIDS = {  # alpha and mu_icl: the range that is claimed, and far below it, where coexistence comes and goes
     "inside": (np.geomspace(3e-3, 0.3, 15), np.geomspace(1e-4, 1, 17)),

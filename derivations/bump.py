@@ -11,7 +11,24 @@ import toymodel as tm
 from toymodel import plotting
 from toymodel.presets import coopetition
 from toymodel.reduction import mechanism_loss, reduced_loss, symbols
-from toymodel.theory.bumps import ALPHA, MU, TA, TB, TC, TD, U0, V0, W2, WC, bump_expressions, height, height_expression
+from toymodel.theory import fading
+from toymodel.theory.arrays import function
+from toymodel.theory.bumps import (
+    ALPHA,
+    MU,
+    TA,
+    TB,
+    TC,
+    TD,
+    U0,
+    V0,
+    W2,
+    WC,
+    bump_expressions,
+    escape_slopes,
+    height,
+    height_expression,
+)
 
 
 def reduced():
@@ -42,17 +59,104 @@ def loss_of_ciwl(page: Page) -> None:
     )
 
 
+def exactly(page: Page) -> None:
+    """du_d/da and dv_d/da on the escape, with the conserved quantities, and nothing expanded."""
+    page.section("What d does while ICL emerges")
+    planes, _, parameters, slopes = reduced()
+    u, d = {x: planes[x].u for x in "abcd"}, planes["d"]
+    off = {parameters["alpha"]: 0, parameters["mu_icl"]: 0}
+    page.text(
+        r"""The escape is fast against the cost: $\alpha = \mu_{icl} = 0$. Then $\dot a$, $\dot u_d$ and $\dot v_d$
+        have the
+        factor $L_{icl}$ or its root in common, and in their ratios the weights and the time drop out. With
+        $S = S_{icl}$, $T = S_{ciwl}$ and $p = u_bu_c$"""
+    )
+    page.lines(
+        r"$$ \frac{du_d}{da} = \frac{(S - ap)(T - u_dp)}{(T-u_dp)^2 + (v_dp)^2},\qquad"
+        r" \frac{dv_d}{da} = -\frac{(S - ap)\,v_d\,p}{(T-u_dp)^2 + (v_dp)^2} $$"
+    )
+    s, t = (planes[x].target * planes["b"].target * planes["c"].target for x in "ad")
+    p = fading.P
+    below = (t - d.u * p) ** 2 + (d.v * p) ** 2
+    on = {p: u["b"] * u["c"]}
+    found = escape_slopes()
+    ratios = {"u": slopes[d.u], "v": slopes[d.v]}
+    for name, expected in (("u", (s - u["a"] * p) * (t - d.u * p) / below), ("v", (u["a"] * p - s) * d.v * p / below)):
+        ratio = (ratios[name] / slopes[u["a"]]).subs(off)
+        page.check(f"$d{name}_d/da$, from the model's loss", ratio, expected.subs(on))
+        page.check("this is the library's", found[name], expected)
+    page.text(r"""and $p$ follows from what is conserved,""")
+    page.lines(r"$$ p^2 = b^2c^2,\qquad b^2 = a^2 + u_d^2 + v_d^2 - K,\qquad c^2 = b^2 - D $$")
+    square = u["a"] ** 2 + d.u**2 + d.v**2 - u["b"] ** 2
+    change = sp.Add(*(sp.diff(square, x) * slopes[x].subs(off) for x in (u["a"], u["b"], d.u, d.v)))
+    page.check("$K$ does not change", 1 + change, sp.Integer(1))
+    page.text(
+        r"""Two numbers along $a$ to $ap = S$: nothing is expanded in $x$, $z$ or in the lengths of $a$, $b$, $c$, which
+        need not be equal. It is exact for $\alpha, \mu_{icl} \to 0$ and no residuals of $a$, $b$, $c$."""
+    )
+
+
+def convergence(page: Page) -> None:
+    """The error against alpha, for starts with a large residual of d."""
+    page.section("It converges")
+    alphas = xr.DataArray([1e-5, 3e-5, 1e-4, 3e-4], dims="alpha")
+    alphas = alphas.assign_coords(alpha=alphas)
+    model = coopetition()
+    rows = ["| a, b, c at the start | alpha | measured | error | error of the closed form | taken |", "|---" * 6 + "|"]
+    worst = []
+    for small in (0.01, 0.05, 0.2):
+        lengths = {"a": small, "b": 2 * small, "c": small / 2}
+        start = tm.aligned_start(
+            model,
+            overlap={**lengths, "d": xr.DataArray([0.3, 0.6, 1.0], dims="u_d")},
+            residual={**dict.fromkeys("abc", 0.0), "d": xr.DataArray([8.0, 10.0, 12.0], dims="v_d")},
+        )
+        given = dict(alpha=alphas, mu_icl=1e-3 * alphas)
+        time = 30_000 if small < 0.05 else 12_000
+        runs = tm.flow(model, start, time, times=np.linspace(0, time, 6_000), **given)
+        found = (tm.measure(runs).bump / runs.unlearned_ciwl).sel(mechanism="ciwl", drop=True)
+        said, numbers = tm.theory.bump(model, start, **given), bump_expressions()
+        at = {"T_a": 20**0.5, "T_b": 20**0.5, "T_c": 20**0.5, "T_d": 160**0.5, "mu": 1e-3, "alpha": 1.0}
+        at |= {"u_0": start.overlap.sel(vector="d"), "v_0": start.residual.sel(vector="d")}
+        at |= {"w_ciwl": 1.0, "w_cost": 20.0}
+        closed = height(**{name: function(numbers[name])(**at) for name in ("x", "z", "x_0")})
+        error = abs(said.height / found - 1)
+        for alpha in alphas.values:
+            one, old = error.sel(alpha=alpha), abs(closed / found.sel(alpha=alpha) - 1)
+            span = found.sel(alpha=alpha)
+            rows.append(
+                f"| {small:g}, {2 * small:g}, {small / 2:g} | {alpha:g} | {float(span.min()):.2f} to "
+                f"{float(span.max()):.2f} | {float(one.max()):.1%} | {float(old.max()):.0%} | "
+                f"{float(said.taken.sel(alpha=alpha).max()):.4f} |"
+            )
+        worst.append(error.max(["u_d", "v_d"]).values)
+        ratio = (error / said.taken).where(said.taken > 3e-3)
+        page.claim("the error is at most 5 times `taken`", bool((ratio.fillna(0) < 5).all()))
+    page.text(
+        r"""Nine starts a row ($u_d$ of 0.3, 0.6, 1, $v_d$ of 8, 10, 12), the paper's dimensions, $\mu_{icl} =
+        10^{-3}\alpha$; errors are the largest of the nine. *taken* is what the cost takes of $a$ until ICL emerges, to
+        first order in $\alpha$, $\int \alpha w_C|d|^2 dt$ along the escape: a number without a unit, and the one that
+        the
+        error follows. `tm.theory.bump` is NaN where it exceeds 0.03, and there it is within 11 %."""
+    )
+    page.lines("\n".join(rows))
+    first = np.array([row[0] for row in worst])
+    page.claim(
+        "at alpha = 1e-5 the error is below 1 %, from each of the three sizes of starts", bool((first < 0.01).all())
+    )
+
+
 def during(page: Page) -> None:
     """dd/da and dv/da on the escape, to leading order, and their integrals."""
-    page.section("What d does while ICL emerges")
+    page.section("Small starts, to leading order: a closed form")
     planes, _, parameters, slopes = reduced()
     u = {x: planes[x].u for x in "abcd"}
     t = {x: planes[x].target for x in "abcd"}
     small = sp.Symbol("epsilon", positive=True)
     balanced = {u["b"]: u["a"], u["c"]: u["a"], parameters["alpha"]: 0, parameters["mu_icl"]: 0}
     page.text(
-        r"""The escape is fast against the cost, and $a = b = c$ for small starts ($|a|^2$, $|b|^2$, $|c|^2$ grow alike;
-        $d$ adds its square to those of $b$ and $c$, a higher order). Divide the slopes, with $x$ and $z$ small:"""
+        r"""If $u_d$, $v_d$ are small too, $a = b = c$ ($d$ adds its square to those of $b$ and $c$, a higher order) and
+        the slopes are"""
     )
     page.lines(
         r"$$ \frac{du_d}{du_a} = \frac{T_{icl}-u_a^3}{T_{ciwl}},\qquad"
@@ -198,7 +302,7 @@ def simulations(page: Page) -> None:
     predicted, found = tm.theory.bump(model, start).height, measured(tm.descend(model, start, 60_000, lr=0.5, every=10))
     errors = [float(np.abs(predicted / found - 1).max())]
     draw(axes[1], predicted, found, "after ICL", "ciwl")
-    free = coopetition(alpha=1e-3, mu_icl=1e-6)
+    free = coopetition(alpha=1e-4, mu_icl=1e-7)
     start = start_of(free, along("u_d", [0.3, 0.6, 1.0]), along("v_d", [8.0, 10.0, 12.0]))
     predicted, found = tm.theory.bump(free, start).height, measured(tm.descend(free, start, 6_000, lr=0.5, every=10))
     errors.append(float(np.abs(predicted / found - 1).max()))
@@ -237,15 +341,12 @@ def simulations(page: Page) -> None:
     scale = start.target_norm.sel(vector=list("dbc")).prod("vector") ** 2 * model.weights["ciwl"] / 2
     found = tm.measure(tm.descend(model, start, 16_000, every=10)).bump.sel(mechanism="ciwl", drop=True) / scale
     said = tm.theory.bump(model, start)
-    assert bool(said.height.isnull().all())
-    said = said.assign(height=(said.x.dims, height(said.x.values, said.z.values, said.x_0.values)))
-    page.claim("at the paper's starts the formula is too high in every seed", bool((said.height > found).all()))
+    page.claim("none of the starts of the paper is in the range", bool(said.height.isnull().all()))
     page.text(
-        f"""**No prediction at the paper's starts.** They are not small ($x$ up to {float(said.x.max()):.2g}, $z$ up to
-        {float(said.z.max()):.2g}) and $\\mu_{{icl}} = \\alpha$: `tm.theory.bump` says
-        NaN. For seeds 0 to 11 the formula gives
-        {float(said.height.min()):.2f} to {float(said.height.max()):.2f}, and {float(found.min()):.2f} to
-        {float(found.max()):.2f} is measured."""
+        f"""**No prediction at the paper's starts.** $a$, $b$, $c$ have residuals there, the cost takes most of $a$
+        before
+        ICL emerges and $\\mu_{{icl}} = \\alpha$: `tm.theory.bump` says NaN. For seeds 0 to 11
+        {float(found.min()):.2f} to {float(found.max()):.2f} is measured."""
     )
 
 
@@ -255,10 +356,9 @@ def build() -> Page:
         "The bump",
         [
             "The exact reduction, gradient flow, the published model with $\\mu_{ciwl} = 0$.",
-            "ICL comes first, from small $a$, $b$, $c$ without residuals; $u_d \\ge 0$.",
+            "ICL comes first, from $a$, $b$, $c$ without residuals; $u_d \\ge 0$.",
             "The escape is fast: cost and $\\mu_{icl}$ do nothing meanwhile. Afterwards $a$, $b$, $c$ stand still "
             "while $d$ relaxes: $\\mu_{icl} \\ll \\alpha$, and the residual of $d$ is small or the cost negligible.",
-            "Leading order in $x$ and $z$.",
         ],
     )
     page.section("Statement")
@@ -268,7 +368,7 @@ def build() -> Page:
         of $d$ at the end of the escape, $x$ and $z$, and its equilibrium $x_0$ give the height of the bump in closed
         form."""
     )
-    for part in (loss_of_ciwl, during, after, statement_of_height, simulations):
+    for part in (loss_of_ciwl, exactly, during, after, statement_of_height, convergence, simulations):
         part(page)
     page.section("Limits of validity")
     page.text(

@@ -12,7 +12,7 @@ from page import ROOT, Page
 import toymodel as tm
 from toymodel import plotting
 from toymodel.reduction import symbols, terms
-from toymodel.theory import compiled
+from toymodel.theory import compiled, fading
 from toymodel.theory import transience as theory
 from toymodel.theory.arrays import function
 
@@ -329,6 +329,66 @@ def other_mu(page: Page) -> None:
     )
 
 
+def other_starts(page: Page) -> None:
+    page.section("Starts with residuals, and with b and c of different length")
+    page.text(
+        r"""The residuals of $a$, $b$ and $c$ are gone when ICL emerges, and $D = |b|^2 - |c|^2$ never changes.
+        So $b$ and $c$ are $p = u_bu_c$ alone:"""
+    )
+    page.equation(r"b^2 + c^2", fading.metric()[1])
+    page.check("its square, with $D = b^2 - c^2$, $p = bc$", fading.metric()[1].subs(
+        {fading.DIFFERENCE: B**2 - C**2, fading.P: B * C}) ** 2, (B**2 + C**2) ** 2)  # fmt: skip
+    page.text(r"""In $a$, $p$, $d = u_d$ and $v = v_d$ the flow is a gradient flow again, with $b^2+c^2$ for $p$:""")
+    page.lines(r"$$ \dot a = -L_a,\quad \dot p = -\sqrt{D^2+4p^2}\,L_p,\quad \dot d = -L_d,\quad \dot v = -L_v $$")
+    whole = compiled.loss(MODEL.form).subs({PLANES[x].v: 0 for x in "abc"} | {OTHER_MU: 0})
+    slope = {x: sp.diff(whole, x) for x in (A, B, C, D, PLANES["d"].v)}
+    flow = [-slope[A], -(C * slope[B] + B * slope[C]), -slope[D], -slope[PLANES["d"].v]]
+    on = {fading.P: B * C, fading.DIFFERENCE: B**2 - C**2}
+    for x, said, found in zip(("a", "p", "d", "v"), fading.velocity(), flow, strict=True):
+        page.check(rf"$\dot {x}$, from the whole model's loss", said.subs(on, simultaneous=True), found)
+    page.text(
+        r"""So an unequal $b$ and $c$ change one factor: where the stages above have $2p$ for $b^2+c^2$, it is
+        $\sqrt{D^2+4p^2}$. ICL restores $abc$ at $L_{ciwl}\,w_{icl}\,(p^2 + a^2\sqrt{D^2+4p^2})$, and the cost pulls
+        with the whole of $|d|^2 = u_d^2 + v_d^2$, of which $v_d$ is most at a standard normal start."""
+    )
+    rates = fading.rates()
+    aligned = {PLANES["d"].v: 0, **on}
+    page.check("the hold, against that above", rates["hold"].subs(aligned, simultaneous=True), theory.hold())
+    page.check("the pull, without residual", rates["pull"].subs(PLANES["d"].v, 0), theory.pull())
+    page.text(
+        r"""The orbit begins where ICL's own learning ends ([end norms](conserved.md)): from the state at emergence that
+        the [weighted sum](plateau.md) of the losses predicts, differences of $|a|^2$, $|b|^2$, $|c|^2$ kept and $d$
+        left as it is. It ends where $abc$ is $1 - 1/\sqrt2$ of its target. The four stages are cuts of it: the drive
+        on $d$
+        exceeds the cost; CIWL is learned; the cost takes $a$ faster than ICL restores it; ICL is lost. **This is no
+        closed form.** It integrates four of the eight numbers; what is predicted is where they begin. At the paper's
+        values the stages overlap, as the hold on $a$ is little more than ten times the pull. No prediction (NaN):
+        outside of the range of `emergence`, its pace above 2,
+        $\kappa > 1$, a pull above the hold from the first, CIWL learned within 4 of the times in which ICL restores
+        $abc$, or $abc > 1.5\,S_{icl}$ on the way."""
+    )
+    found = measurements(page)
+    rows = ["| starts | ICL ends | predicted | median error | 95 % | largest | one value for all: median, 95 % |"]
+    rows.append("|---" * 7 + "|")
+    kinds = {
+        "normal": "standard normal, the paper's values",
+        "spread": "the same, alpha and mu_icl 0.01..1",
+        "unequal": "no residuals, each overlap 0.003..1 lengths",
+    }
+    for kind, name in kinds.items():
+        error, measured = error_of(found, kind).dropna(f"run_{kind}"), found[f"measured_{kind}"]
+        same = abs(measured.median() / measured - 1).dropna(f"run_{kind}")
+        values = [f"{float(x):.1%}" for x in (error.median(), error.quantile(0.95), error.max())]
+        constant = f"{float(same.median()):.0%}, {float(same.quantile(0.95)):.0%}"
+        rows.append(f"| {name} | {int(measured.notnull().sum())} | {error.size} | {' | '.join(values)} | {constant} |")
+        vain = found[f"predicted_{kind}"].notnull() & measured.isnull()
+        page.claim(
+            f"{name}: median error below 5 %, 95th percentile below 25 %, none predicted that does not happen",
+            bool(error.median() < 0.05 and error.quantile(0.95) < 0.25 and not vain.any()),
+        )
+    page.lines("\n".join(rows))
+
+
 def measurements(page: Page) -> xr.Dataset:
     """What benchmarks/theory_lifetime.py has found."""
     return xr.load_dataset(page.uses(DATA), engine="h5netcdf")
@@ -340,7 +400,8 @@ def build() -> Page:
         "The lifetime of in-context learning",
         [
             "The paper's loss, with $\\mu_{ciwl} = 0 < \\mu_{icl}$ and $\\alpha > 0$; gradient flow.",
-            "No residuals; overlaps that are small and positive at the start, $b = c$.",
+            "No residuals; overlaps that are small and positive at the start, $b = c$. (For other starts, see "
+            "[below](#starts-with-residuals-and-with-b-and-c-of-different-length).)",
             "$\\alpha$ is small against the rates at which the mechanisms are learned.",
         ],
     )
@@ -360,14 +421,15 @@ def build() -> Page:
 | decay | CIWL has taken over, the cost takes $a$ down | $C/\alpha$ |
 """
     )
-    for stage in (drift, relaxation, coexistence, room, decay, soonest, other_mu):
+    for stage in (drift, relaxation, coexistence, room, decay, soonest, other_mu, other_starts):
         stage(page)
     simulation(page)
     page.section("Limits")
     outside = error_of(measurements(page), "outside")
     page.text(
-        rf"""Starts with residuals, or with $b \ne c$, change the constants of the stages and not their laws. The
-        errors are largest where $\alpha$ is not small against the rates of learning ($\alpha$ near 0.3 and
+        rf"""Starts with residuals, or with $b \ne c$, change the constants of the stages; the closed laws are not for
+        them. The errors of these are largest where $\alpha$ is not small against the rates of learning ($\alpha$ near
+        0.3 and
         $\mu_{{icl}}$
         near 1, where ICL is not complete before it decays), and far below the range of the figure near the edge at
         which

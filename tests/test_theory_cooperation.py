@@ -1,6 +1,7 @@
 """Cooperation: the indices, the quadrature, the law of the speed-up and the region, against simulations."""
 
 import cooperation as derivation
+import coopetition_region
 import jax
 import numpy as np
 import pytest
@@ -99,6 +100,23 @@ def test_paper_lies_outside_and_the_preset_inside_of_the_region():
     assert not bool(tm.theory.region(tm.coopetition(), 1.0, 1.0))
     assert bool(tm.theory.region(tm.long_pathway(), scales["a"], scales["d"], target_scale=dict(targets)))
     assert float(tm.theory.law(tm.coopetition(), 1.0, 1.0).speed_up) == pytest.approx(1.2, abs=0.05)
+
+
+def test_the_skill_of_region_for_single_starts():
+    """From the stored shares of starts, counted start by start: as the docstring of `region` says, above the base."""
+    stored = xr.load_dataset(coopetition_region.DATA, engine="h5netcdf")
+    for name, (skill, base) in {"published": (0.84, 0.79), "long_pathway": (0.85, 0.61)}.items():
+        share = stored["all"].sel(model=name, drop=True)
+        claim = coopetition_region.laws(coopetition_region.MODELS[name])[0].transpose(*share.dims)
+        answers = [
+            (round(20 * does), bool(says))
+            for does, says in zip(share.values.ravel(), claim.values.ravel(), strict=True)
+        ]
+        right = sum(count if says else 20 - count for count, says in answers) / (20 * len(answers))
+        most = max(sum(count for count, _ in answers), sum(20 - count for count, _ in answers)) / (20 * len(answers))
+        assert coopetition_region.of_single_starts(share, claim) == pytest.approx((right, most))
+        assert (round(right, 2), round(most, 2)) == (skill, base)
+        assert f"{skill:.0%}".replace("%", " %") in tm.theory.region.__doc__
 
 
 def test_first_changes_sides_with_the_target_of_d():

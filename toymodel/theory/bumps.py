@@ -25,7 +25,7 @@ from scipy.integrate import solve_ivp
 from toymodel.checks import checked
 from toymodel.model import Model
 from toymodel.reduction import symbols
-from toymodel.simulation.problem import Problem, problem_of_start
+from toymodel.simulation.problem import problem_of_start
 from toymodel.theory import fading
 from toymodel.theory.arrays import function
 from toymodel.theory.plateau import parts_of
@@ -59,7 +59,7 @@ def bump_expressions() -> dict[str, sp.Expr]:
 
     Returns:
         r, the norm of a, b and c after the escape, and x, z and x_0. a, b and c grow together, and d meanwhile gains
-        3/4 (T_a / T_d) r. Closed, but no more than a guide: at the paper's dimensions `bump` differs from it by a third.
+        3/4 (T_a / T_d) r. Closed, but a guide only: `bump` integrates.
 
     Source: `derivations/bump.py`.
 

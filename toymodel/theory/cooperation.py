@@ -271,8 +271,10 @@ def region(
         factor: > 0.
 
     Returns:
-        True or False along the dimensions of the scales. It is a statement on most of the starts; how often it is right
-        is in benchmarks/coopetition_region.py.
+        True or False along the dimensions of the scales. It is a statement on most of the starts. Of single starts it
+        is right for 84 % in the published model, where one answer for all is right for 79 %, and for 85 % in
+        `long_pathway`, where that is 61 %; of most starts of a cell for 94 and 91 % (84 and 66 %), scales of 1e-3..0.9
+        and target_scale of d of 0.5..8 at alpha = 0.1 (benchmarks/coopetition_region.py stored).
 
     Raises:
         ValueError for another model.

@@ -279,7 +279,12 @@ def lifetime(
     Any other start, standard normal ones among them: the parts are cuts of one orbit of four numbers, which is
     integrated (`toymodel.theory.fading`). NaN where `tm.theory.emergence` has no time or its pace is above 2, kappa is
     above 1, the cost takes a faster than ICL restores it from the first, CIWL is learned before ICL is complete, or abc
-    grows beyond 1.5 S_icl, where ICL may be lost for passing its target. NaN_NORMAL
+    grows beyond 1.5 S_icl, where ICL may be lost for passing its target. Scored on seeds on
+    which nothing was chosen (benchmarks/theory_lifetime.py normal, spread, unequal): standard normal starts at the
+    paper's values, 278 of the 295 with a transient ICL have a prediction, median error 1.8 %, in 95 % below 5.9 %, at
+    most 7.6 %, where one lifetime for all is wrong by 9 % and 30 %. With alpha and mu_icl of 0.01..1, 221 of 266: 0.8
+    %, 5.9 % and 8.1 %. Without residuals, overlaps of 0.003..1 lengths each, over the groups with r 0.5..5, 82 of 253:
+    0.4 %, 4.4 % and 13 %.
 
     Raises:
         ValueError for another model, mu_ciwl > 0, and mu_icl or alpha that are not > 0.
