@@ -12,7 +12,6 @@ from toymodel import plotting
 from toymodel.presets import coopetition
 from toymodel.reduction import mechanism_loss, reduced_loss, symbols
 from toymodel.theory import fading
-from toymodel.theory.arrays import function
 from toymodel.theory.bumps import (
     ALPHA,
     MU,
@@ -28,6 +27,7 @@ from toymodel.theory.bumps import (
     escape_slopes,
     height,
     height_expression,
+    slow_velocity,
 )
 
 
@@ -96,54 +96,71 @@ def exactly(page: Page) -> None:
     )
 
 
+def slowly(page: Page) -> None:
+    """The flow on a p = S_icl that the cost and mu_icl make."""
+    page.section("What follows, slowly")
+    page.text(
+        r"""With ICL learned, the slopes of the mechanisms that are left are in proportion to $\mu_{icl}$, those of the
+        cost to $\alpha$: if both go to zero in proportion, $\alpha$ sets the pace alone. ICL keeps $ap = S$, so what
+        would change it is taken off along its gradient, as on the [lifetime's page](lifetime.md):"""
+    )
+    page.lines(
+        r"$$ \dot p = w_p - \frac{a\,s\,(p\,w_a + a\,w_p)}{p^2 + a^2s},\quad \dot u_d = w_u,\quad \dot v_d = w_v,"
+        r"\qquad s = \sqrt{D^2+4p^2},\ a = S/p $$"
+    )
+    page.text(r"""with $w$ the velocity of cost and $\mu_{icl}$ alone.""")
+    planes, _, _ = symbols(coopetition().form)
+    p, a = fading.P, planes["a"].u
+    s = planes["a"].target * planes["b"].target * planes["c"].target
+    w_a, w_p, _, _ = (rate.subs(a, s / p) for rate in fading.velocity())
+    found, _, _ = slow_velocity()
+    square = fading.metric()[1]
+    force = -(p * w_a + s / p * w_p) / (p**2 + (s / p) ** 2 * square)
+    page.check(r"$a p$ does not change: the force of ICL, on $a$ and on $p$", 1 + p * (w_a + force * p)
+               + s / p * found, sp.Integer(1))  # fmt: skip
+    page.text(
+        r"""A residual $v_d$ goes as slowly as $u_d$, and meanwhile the cost takes $a$ too, and $p$ grows: with a large
+        residual the loss of CIWL goes on rising, to several times $e_{ciwl}$, long after ICL has emerged. A run that
+        is stopped after the emergence shows a part of this bump."""
+    )
+
+
 def convergence(page: Page) -> None:
     """The error against alpha, for starts with a large residual of d."""
     page.section("It converges")
-    alphas = xr.DataArray([1e-5, 3e-5, 1e-4, 3e-4], dims="alpha")
-    alphas = alphas.assign_coords(alpha=alphas)
-    model = coopetition()
-    rows = ["| a, b, c at the start | alpha | measured | error | error of the closed form | taken |", "|---" * 6 + "|"]
-    worst = []
-    for small in (0.01, 0.05, 0.2):
-        lengths = {"a": small, "b": 2 * small, "c": small / 2}
+    model, rows = coopetition(), ["| a, b, c at the start | mu_icl / alpha | alpha | measured | error | taken |"]
+    rows.append("|---" * 6 + "|")
+    alphas = xr.DataArray([1e-5, 1e-4, 1e-3], dims="alpha").assign_coords(alpha=[1e-5, 1e-4, 1e-3])
+    for small, share in ((0.01, 1e-3), (0.05, 1e-3), (0.05, 0.1), (0.2, 1e-3), (0.2, 0.1)):
+        lengths, worst = {"a": small, "b": 2 * small, "c": small / 2}, []
         start = tm.aligned_start(
             model,
-            overlap={**lengths, "d": xr.DataArray([0.3, 0.6, 1.0], dims="u_d")},
-            residual={**dict.fromkeys("abc", 0.0), "d": xr.DataArray([8.0, 10.0, 12.0], dims="v_d")},
+            overlap={**lengths, "d": xr.DataArray([0.3, 1.0], dims="u_d")},
+            residual={**dict.fromkeys("abc", 0.0), "d": xr.DataArray([0.0, 8.0, 12.0], dims="v_d")},
         )
-        given = dict(alpha=alphas, mu_icl=1e-3 * alphas)
-        time = 30_000 if small < 0.05 else 12_000
-        runs = tm.flow(model, start, time, times=np.linspace(0, time, 6_000), **given)
-        found = (tm.measure(runs).bump / runs.unlearned_ciwl).sel(mechanism="ciwl", drop=True)
-        said, numbers = tm.theory.bump(model, start, **given), bump_expressions()
-        at = {"T_a": 20**0.5, "T_b": 20**0.5, "T_c": 20**0.5, "T_d": 160**0.5, "mu": 1e-3, "alpha": 1.0}
-        at |= {"u_0": start.overlap.sel(vector="d"), "v_0": start.residual.sel(vector="d")}
-        at |= {"w_ciwl": 1.0, "w_cost": 20.0}
-        closed = height(**{name: function(numbers[name])(**at) for name in ("x", "z", "x_0")})
-        error = abs(said.height / found - 1)
         for alpha in alphas.values:
-            one, old = error.sel(alpha=alpha), abs(closed / found.sel(alpha=alpha) - 1)
-            span = found.sel(alpha=alpha)
+            given = dict(alpha=float(alpha), mu_icl=float(share * alpha))
+            times = np.union1d(np.geomspace(1e2, 5e3 / alpha, 4_000), np.linspace(1e2, 3e4, 4_000))
+            runs = tm.flow(model, start, 5e3 / alpha, times=times, method="LSODA", rtol=1e-8, progress=False, **given)
+            found = (tm.measure(runs).bump / runs.unlearned_ciwl).sel(mechanism="ciwl", drop=True)
+            said = tm.theory.bump(model, start, **given)
+            error = float(abs(said.height - found).max())
+            if bool(said.height.isnull().all()):
+                continue
+            worst.append(error)
             rows.append(
-                f"| {small:g}, {2 * small:g}, {small / 2:g} | {alpha:g} | {float(span.min()):.2f} to "
-                f"{float(span.max()):.2f} | {float(one.max()):.1%} | {float(old.max()):.0%} | "
-                f"{float(said.taken.sel(alpha=alpha).max()):.4f} |"
+                f"| {small:g}, {2 * small:g}, {small / 2:g} | {share:g} | {alpha:g} | {float(found.min()):.3f} to "
+                f"{float(found.max()):.3f} | {error:.1e} | {float(said.taken.max()):.4f} |"
             )
-        worst.append(error.max(["u_d", "v_d"]).values)
-        ratio = (error / said.taken).where(said.taken > 3e-3)
-        page.claim("the error is at most 5 times `taken`", bool((ratio.fillna(0) < 5).all()))
+        page.claim(f"from {small:g}, at mu_icl / alpha = {share:g}: below 2e-3 at the smallest alpha", worst[0] < 2e-3)
     page.text(
-        r"""Nine starts a row ($u_d$ of 0.3, 0.6, 1, $v_d$ of 8, 10, 12), the paper's dimensions, $\mu_{icl} =
-        10^{-3}\alpha$; errors are the largest of the nine. *taken* is what the cost takes of $a$ until ICL emerges, to
-        first order in $\alpha$, $\int \alpha w_C|d|^2 dt$ along the escape: a number without a unit, and the one that
-        the
-        error follows. `tm.theory.bump` is NaN where it exceeds 0.03, and there it is within 11 %."""
+        r"""Six starts a row ($u_d$ of 0.3 and 1, $v_d$ of 0, 8, 12), the paper's dimensions; the error is the
+        largest of the height, where there is a prediction; 5e-4 is how finely the runs are recorded. *taken* is what
+        the cost takes of $a$ until ICL emerges, to first order in $\alpha$,
+        $\int \alpha w_C|d|^2 dt$ along the escape, a number without a unit: `tm.theory.bump` is NaN where it exceeds
+        0.01."""
     )
     page.lines("\n".join(rows))
-    first = np.array([row[0] for row in worst])
-    page.claim(
-        "at alpha = 1e-5 the error is below 1 %, from each of the three sizes of starts", bool((first < 0.01).all())
-    )
 
 
 def during(page: Page) -> None:
@@ -188,7 +205,7 @@ def during(page: Page) -> None:
 
 
 def after(page: Page) -> None:
-    page.section("What d does afterwards")
+    page.section("What d does afterwards, to leading order: a closed form")
     planes, weights, parameters, slopes = reduced()
     u = {x: planes[x].u for x in "abcd"}
     r = sp.cbrt(planes["a"].target * planes["b"].target * planes["c"].target)
@@ -221,7 +238,7 @@ def after(page: Page) -> None:
 
 
 def statement_of_height(page: Page) -> None:
-    page.section("Height, and when there is one")
+    page.section("Height of the closed form, and when there is one")
     page.text(
         r"""A bump is a rise above the lowest value so far. With $p = P/P_{end}$ from 0 to 1 the loss goes through
         $(1-px)^2+(pz)^2$ and ends at $(1-x_0)^2$, so in units of $e_{ciwl}$"""
@@ -297,17 +314,22 @@ def simulations(page: Page) -> None:
         axes[0].axhline(level, color=plotting.COLOURS["loss"], lw=0.7, ls=":")
     axes[0].set(xlim=(0, 30_000), ylabel="loss / unlearned loss")
     plotting.thousands(axes[0])
-    u_d, v_d = along("u_d", [0.05, 0.4, 0.8, 1.2, 1.6]), along("v_d", [0.0, 1.0, 2.0, 3.0])
-    start = start_of(model, u_d, v_d)
-    predicted, found = tm.theory.bump(model, start).height, measured(tm.descend(model, start, 60_000, lr=0.5, every=10))
+    quiet = coopetition(alpha=0.01, mu_icl=1e-5)
+    times = np.union1d(np.geomspace(1e2, 5e5, 4_000), np.linspace(1e2, 3e4, 4_000))
+    start = start_of(quiet, along("u_d", [0.05, 0.4, 0.8, 1.2, 1.6]), along("v_d", [0.0, 0.4, 0.8]))
+    runs = tm.flow(quiet, start, 5e5, times=times, method="LSODA", rtol=1e-8, progress=False)
+    predicted, found = tm.theory.bump(quiet, start).height, measured(runs)
+    assert bool(predicted.notnull().all())
     errors = [float(np.abs(predicted / found - 1).max())]
     draw(axes[1], predicted, found, "after ICL", "ciwl")
     free = coopetition(alpha=1e-4, mu_icl=1e-7)
-    start = start_of(free, along("u_d", [0.3, 0.6, 1.0]), along("v_d", [8.0, 10.0, 12.0]))
-    predicted, found = tm.theory.bump(free, start).height, measured(tm.descend(free, start, 6_000, lr=0.5, every=10))
+    start = start_of(free, along("u_d", [0.3, 0.6, 1.0]), along("v_d", [8.0, 9.0, 10.0]))
+    times = np.union1d(np.geomspace(1e2, 5e7, 4_000), np.linspace(1e2, 3e4, 4_000))
+    runs = tm.flow(free, start, 5e7, times=times, method="LSODA", rtol=1e-8, progress=False)
+    predicted, found = tm.theory.bump(free, start).height, measured(runs)
     errors.append(float(np.abs(predicted / found - 1).max()))
     draw(axes[1], predicted, found, "with ICL", "other")
-    assert max(errors) < 0.15, errors
+    page.claim("the heights of panel b, within 6 %", max(errors) < 0.06)
     axes[1].axline((0.3, 0.3), slope=1, color=plotting.COLOURS["loss"], lw=0.7, ls=":")
     axes[1].set(xlabel="height, predicted", ylabel="measured")
     ratios, alphas = along("mu", np.geomspace(1e-3, 1, 13)), (0.01, 0.1)
@@ -330,11 +352,11 @@ def simulations(page: Page) -> None:
         figure,
         f"""(a) Published model, small start, alpha = 0.1, mu_icl = 1e-4: the loss of CIWL falls as ICL emerges and
         rises when the cost takes d; dotted: the levels $(1-x)^2$ and $(1-x_0)^2$. (b) Heights for several starts of d:
-        after ICL (small residual, within {errors[0]:.0%}) and with ICL (large residual, hardly any cost, within
-        {errors[1]:.0%}). (c) Height against mu_icl / alpha from a small start; line: formula. It overestimates where
-        mu_icl is not small against alpha, since CIWL is driven on before the cost has acted: the last bumps are at
-        {last[0]:.2g} (alpha = {alphas[0]:g}) and {last[1]:.2g} (alpha = {alphas[1]:g}), the last predicted one at
-        {last[2]:.2g}.""",
+        after ICL (small residual, alpha = 0.01, within {errors[0]:.1%}) and with ICL (large residual, alpha = 1e-4,
+        within
+        {errors[1]:.1%}). (c) Height against mu_icl / alpha from a small start; line: theory, for alpha to 0. The last
+        bumps are at {last[0]:.2g} (alpha = {alphas[0]:g}) and {last[1]:.2g} (alpha = {alphas[1]:g}), the last predicted
+        one at {last[2]:.2g}.""",
     )
     model = coopetition()
     start = tm.paper_start(model, seeds=range(12))
@@ -357,8 +379,9 @@ def build() -> Page:
         [
             "The exact reduction, gradient flow, the published model with $\\mu_{ciwl} = 0$.",
             "ICL comes first, from $a$, $b$, $c$ without residuals; $u_d \\ge 0$.",
-            "The escape is fast: cost and $\\mu_{icl}$ do nothing meanwhile. Afterwards $a$, $b$, $c$ stand still "
-            "while $d$ relaxes: $\\mu_{icl} \\ll \\alpha$, and the residual of $d$ is small or the cost negligible.",
+            "The escape is fast: cost and $\\mu_{icl}$ do nothing meanwhile.",
+            "For the closed forms: $u_d$, $v_d$ are small, and afterwards $a$, $b$, $c$ stand still while $d$ relaxes, "
+            "$\\mu_{icl} \\ll \\alpha$.",
         ],
     )
     page.section("Statement")
@@ -368,15 +391,14 @@ def build() -> Page:
         of $d$ at the end of the escape, $x$ and $z$, and its equilibrium $x_0$ give the height of the bump in closed
         form."""
     )
-    for part in (loss_of_ciwl, exactly, during, after, statement_of_height, convergence, simulations):
+    for part in (loss_of_ciwl, exactly, slowly, convergence, during, after, statement_of_height, simulations):
         part(page)
     page.section("Limits of validity")
     page.text(
         r"""Where $\alpha w_cv_d^2$ times the time of emergence is not small the cost holds $a$ down before ICL
-        emerges, and $b$ and $c$ grow beyond $r$: the loss of CIWL then rises to several times $e_{ciwl}$, far above
-        the formula. The same happens after the emergence when $v_d$ is large and the cost is not negligible. For
-        $(1-x)^2+z^2 < 1/2$ CIWL is learned with ICL, and there is no bump before it. The law speaks of the model; in
-        networks the bump is small, and which kind it is is not decided here."""
+        emerges, and $b$ and $c$ grow beyond: no prediction. For $(1-x)^2+z^2 < 1/2$ CIWL is learned with ICL, and there
+        is no bump before it. The law speaks of the model; in networks the bump is small, and which kind it is is not
+        decided here."""
     )
     page.section("What is new and what is textbook")
     page.text("""New here, as far as we know. The paper reports the bump and gives no account of it.""")

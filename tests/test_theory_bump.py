@@ -22,26 +22,43 @@ def measured(model, start, steps, lr=0.5, every=10, **parameters):
     return (tm.measure(runs).bump / runs.unlearned_ciwl).sel(mechanism="ciwl", drop=True)
 
 
+def by_flow(model, start):
+    """The bump of runs that are as long as the cost needs."""
+    alpha = model.parameters["alpha"]
+    times = np.union1d(np.geomspace(1e2, 5e3 / alpha, 6_000), np.linspace(1e2, 2e4, 6_000))
+    runs = tm.flow(model, start, 5e3 / alpha, times=times, method="LSODA", rtol=1e-9, progress=False)
+    return (tm.measure(runs).bump / runs.unlearned_ciwl).sel(mechanism="ciwl", drop=True)
+
+
 def start_of(model, u_d=0.05, v_d=0.0):
     small = dict.fromkeys("abc", 0.05)
     return tm.aligned_start(model, overlap={**small, "d": u_d}, residual={**dict.fromkeys("abc", 0.0), "d": v_d})
 
 
 def test_rise_after_the_dip_of_a_cooperating_d():
-    model = tm.coopetition(alpha=0.1, mu_icl=1e-4)
-    start = start_of(model, along("u_d", [0.05, 0.5, 1.0, 1.5]), along("v_d", [0.0, 1.0, 2.0, 3.0]))
-    found, predicted = measured(model, start, 60_000), tm.theory.bump(model, start).height
-    assert float(found.min()) > 0.1
-    assert float(np.abs(predicted / found - 1).max()) < 0.1
+    model = tm.coopetition(alpha=0.01, mu_icl=1e-5)
+    start = start_of(model, along("u_d", [0.05, 0.5, 1.0, 1.5]), along("v_d", [0.0, 0.4, 0.8]))
+    found, predicted = by_flow(model, start), tm.theory.bump(model, start).height
+    assert float(found.min()) > 0.1 and bool(predicted.notnull().all())
+    assert float(np.abs(predicted / found - 1).max()) < 0.03
 
 
-def test_rise_with_the_residual_of_d():
-    """With hardly any cost the loss of CIWL rises while ICL emerges: b and c amplify the residual of d."""
-    model = tm.coopetition(alpha=1e-3, mu_icl=1e-6)
-    start = start_of(model, along("u_d", [0.5, 1.0]), along("v_d", [9.0, 12.0]))
-    found, predicted = measured(model, start, 6_000), tm.theory.bump(model, start).height
-    assert float(found.min()) > 0.2
-    assert float(np.abs(predicted / found - 1).max()) < 0.15
+def test_the_error_goes_to_zero_with_alpha():
+    """Unequal a, b, c, with and without a residual of d, mu_icl in proportion: slope at least 1/2 in alpha."""
+    lengths = {"a": 0.1, "b": 0.2, "c": 0.05}
+    start = tm.aligned_start(
+        tm.coopetition(),
+        overlap={**lengths, "d": along("u_d", [0.3, 1.0])},
+        residual={**dict.fromkeys("abc", 0.0), "d": along("v_d", [0.0, 8.0, 12.0])},
+    )
+    alphas, errors = [1e-5, 1e-4, 1e-3], []
+    for alpha in alphas:
+        model = tm.coopetition(alpha=alpha, mu_icl=1e-2 * alpha)
+        found = by_flow(model, start)
+        said = tm.theory.bump(model, start).height
+        errors.append(float(abs(said - found).max()))
+        assert float(found.max()) > 2  # with a large residual the loss rises to several times the unlearned one
+    assert errors[0] < 2e-3 and errors[0] < errors[2] / 2
 
 
 def test_no_bump_where_mu_icl_keeps_d():
@@ -54,14 +71,16 @@ def test_no_bump_where_mu_icl_keeps_d():
 
 
 def test_the_law_of_small_starts_is_of_leading_order():
-    """The relative error of x falls with x, in larger d."""
+    """The relative error of the closed x falls with x, in larger d."""
     errors = []
     for entries in (160, 320, 640):
         model = tm.coopetition(alpha=0.1, mu_icl=1e-6, dims=(20, 20, 20, entries))
         start = start_of(model, u_d=0.01)
         runs = tm.descend(model, start, 24_000, lr=0.5, every=10)
         dip = 1 - np.sqrt(float((runs.loss_ciwl / runs.unlearned_ciwl).min()))
-        errors.append(abs(float(tm.theory.bump(model, start).x) / dip - 1))
+        values = {f"T_{x}": norm for x, norm in model.target_norms.items()} | {"u_0": 0.01}
+        closed = tm.theory.bump_expressions()["x"]
+        errors.append(abs(float(closed.subs({s: values[s.name] for s in closed.free_symbols})) / dip - 1))
     assert errors[0] < 0.1 and errors[2] < errors[0]
 
 
@@ -90,13 +109,18 @@ def test_height_is_the_largest_rise_on_the_path():
         assert theory.height(x, z, x_0) == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_wrong_coefficient_is_seen(monkeypatch):
-    model = tm.coopetition(alpha=0.1, mu_icl=1e-4)
-    start = start_of(model)
-    found = float(measured(model, start, 60_000))
-    right = theory.bump_expressions()
-    wrong = {**right, "x": right["x"] * sp.Rational(4, 3)}
-    monkeypatch.setattr(theory, "bump_expressions", lambda: wrong)
+@pytest.mark.parametrize("name", ["escape_slopes", "slow_velocity"])
+def test_a_wrong_coefficient_is_seen(monkeypatch, name):
+    model = tm.coopetition(alpha=0.01, mu_icl=1e-5)
+    start = start_of(model, 0.5, 1.0)
+    found = float(by_flow(model, start))
+    right = getattr(theory, name)()
+    if name == "escape_slopes":
+        wrong = {**right, "u": right["u"] * sp.Rational(4, 3)}
+    else:
+        wrong = (right[0], right[1] + sp.Rational(1, 1000), right[2])
+    assert abs(float(theory.bump(model, start).height) / found - 1) < 0.03
+    monkeypatch.setattr(theory, name, lambda: wrong)
     assert abs(float(theory.bump(model, start).height) / found - 1) > 0.2
 
 
@@ -126,5 +150,4 @@ def test_outside_of_the_range_it_is_nan():
         start_of(model, -0.1),
     ]
     assert all(bool(tm.theory.bump(model, start).height.isnull().all()) for start in outside)
-    assert bool(tm.theory.bump(model, start_of(model), mu_icl=1e-3 * 0.8, alpha=1e-2).height.isnull())
     assert bool(tm.theory.bump(model, start_of(model), mu_icl=1e-6).height > 0)
