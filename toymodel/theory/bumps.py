@@ -54,8 +54,9 @@ def escape_slopes() -> dict[str, sp.Expr]:
     """
     _, _, parameters = symbols(fading.form())
     off = {parameters["alpha"]: 0, parameters["mu_icl"]: 0}
-    ahead, _, of_u, of_v = (sp.factor(rate.subs(off)) for rate in fading.velocity())
-    pull = fading.rates()["pull"]
+    factored: list[Any] = [sp.factor(rate.subs(off)) for rate in fading.velocity()]
+    ahead, _, of_u, of_v = factored
+    pull: Any = fading.rates()["pull"]
     return {"u": sp.cancel(of_u / ahead), "v": sp.cancel(of_v / ahead), "taken": sp.cancel(pull / ahead)}
 
 
@@ -63,8 +64,8 @@ def escape_slopes() -> dict[str, sp.Expr]:
 def slow_velocity() -> tuple[sp.Expr, ...]:
     """d(p, u_d, v_d)/dt after the escape, on a p = S_icl, which ICL keeps; in p, u_d, v_d and D."""
     planes, _, _ = symbols(fading.form())
-    a = sp.prod([planes[x].target for x in "abc"]) / fading.P
-    free = [rate.subs(planes["a"].u, a) for rate in fading.velocity()]
+    a: Any = sp.prod([planes[x].target for x in "abc"]) / fading.P
+    free: list[Any] = [rate.subs(planes["a"].u, a) for rate in fading.velocity()]
     along, square = fading.P, fading.metric()[1]
     off = (along * free[0] + a * free[1]) / (along**2 + a**2 * square)
     return free[1] - a * square * off, free[2], free[3]
