@@ -215,7 +215,7 @@ def _slowly(
         return np.array([np.nan])
     between = np.interp(np.arange(0, len(way.t) - 1, 1 / FINER), np.arange(len(way.t)), way.t)
     p, u, v = way.sol(np.append(between, way.t[-1]))
-    return (1 - u * p / other) ** 2 + (v * p / other) ** 2
+    return np.asarray((1 - u * p / other) ** 2 + (v * p / other) ** 2)
 
 
 @cache
