@@ -24,7 +24,7 @@ def main() -> None:
     names = {of_rate(kind, rate): (kind, rate) for kind in ("full", "icl_only") for rate in rates}
     there = {names[name]: of for name, of in curves_there(*names).items()}
     fig, (full, alone, law) = plotting.new(1, 3, 7.4, 2.7)
-    rows, never, times = [], [], []
+    rows, never, times = [], {"full": [], "icl_only": []}, []
     for rate, shade in zip(rates, SHADES, strict=True):
         cells = [f"{rate:g}"]
         for ax, kind, evaluator in ((full, "full", "flip"), (alone, "icl_only", "icl")):
@@ -38,7 +38,7 @@ def main() -> None:
             if kind == "full":
                 cells.append(", ".join(f"{x:.2f}" for x in marks.peak.values))
                 cells.append(", ".join(f"{x:.1f}" for x in marks.ratio.dropna("seed").values))
-                times += when.values.tolist()
+                times += when.dropna("seed").values.tolist()
             end = float(of.step[-1] * rate)
             late = int(when.isnull().sum())
             cells.append(", ".join(f"> {end:.2g}" if x != x else f"{x:.2f}" for x in when.values))
@@ -46,7 +46,7 @@ def main() -> None:
             law.plot([rate] * when.size, when.fillna(end), "o", color=colour, ms=4, mfc="none", zorder=2)
             if late:
                 law.plot(rate, end, "^", color=colour, ms=7, zorder=3)
-                never.append(f"{late} of {when.size} seeds at {rate:g}")
+                never[kind].append(f"{late} of {when.size} seeds at {rate:g}")
         rows.append(cells)
     for kind, label in (("icl", "full data"), ("loss", "ICL-only data")):
         law.plot([], [], "o", color=plotting.COLOURS[kind], ms=4, mfc="none", label=label)
@@ -67,8 +67,9 @@ def main() -> None:
     assert max(times) < 2 * min(times)  # of full data: the time does not depend on the rate
     caption = f"""The learning rate, each line a seed. (a) Flip on full data, (b) icl on ICL-only data, over
     time = steps x rate. (c) When icl passes 0.75; a triangle where a seed does not by the end. On
-    full data it does at {min(times):.2f} to {max(times):.2f}, at whatever rate: the emergence scales as 1 / rate. On
-    ICL-only data it does not come in {", ".join(never)}."""
+    full data it does at {min(times):.2f} to {max(times):.2f}, at whatever rate: the emergence scales as 1 / rate. It
+    does not come on full data in {", ".join(never["full"]) or "no seed"}, on ICL-only data in
+    {", ".join(never["icl_only"])}."""
     plotting.finish(__file__, fig, caption, markdown([head, ["---"] * 5, *rows]))
 
 
