@@ -55,7 +55,10 @@ def test_a_time_is_nan_or_right(runs, name):
 
 
 def test_a_bump_is_nan_or_a_share(runs):
+    """Of 60 of them: it takes a tenth of a second for each."""
     start, weights, parameters, _ = runs
+    start = start.isel(run=slice(60))
+    weights, parameters = ({n: x.isel(run=slice(60)) for n, x in of.items()} for of in (weights, parameters))
     height = tm.theory.bump(MODEL, start, weights=weights, **parameters)["height"].dropna("run")
     assert bool(((height >= -1e-12) & (height < 2)).all())
 

@@ -7,11 +7,11 @@ import transformer_closure as closure
 TURN = np.array([[-0.03, 0.1, 0, 0], [-0.1, -0.03, 0, 0], [0, 0, -0.05, 0.02], [0.02, 0, 0, -0.04]])
 
 
-def run(seed, hidden):
+def run(seed, hidden, steps=60):
     """Four linear coordinates from a random start; `hidden` is the scale of a fifth that they do not show."""
     draw = np.random.default_rng(seed)
     state, drift = [draw.standard_normal(4)], hidden * draw.standard_normal(4)
-    for _ in range(60):
+    for _ in range(steps):
         state.append(state[-1] + TURN @ state[-1] + drift)
     state = np.array(state)
     return closure.Run(state, state[:, 0], 1, 10.0)
@@ -31,7 +31,7 @@ def test_what_closes_is_followed_and_what_hides_is_not():
 
 def test_increments_know_the_state_from_the_time():
     """Starts differ, so that the time alone says little; with few starts the coordinates say less, too."""
-    found = closure.increments([run(seed, 0.0) for seed in range(12)], 0, 4)
+    found = closure.increments([run(seed, 0.0, 24) for seed in range(10)], 0, 4)
     assert found["state"] > 0.9 > found["time"]
 
 
