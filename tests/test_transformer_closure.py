@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import transformer_closure as closure
 
+pytestmark = pytest.mark.slow
 TURN = np.array([[-0.03, 0.1, 0, 0], [-0.1, -0.03, 0, 0], [0, 0, -0.05, 0.02], [0.02, 0, 0, -0.04]])
 
 
