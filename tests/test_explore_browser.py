@@ -46,7 +46,7 @@ def opened(browser):
         context.route(lambda url: url.startswith("http") and "127.0.0.1" not in url, lambda route: route.abort())
         contexts.append(context)
         shown = context.new_page()
-        shown.set_default_timeout(20_000)
+        shown.set_default_timeout(60_000)
         shown.on("pageerror", lambda error: wrong.append(str(error)))
         shown.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
         shown.goto(address)
@@ -83,6 +83,12 @@ def command():
     assert running.returncode == 130 and "interrupted" in said
 
 
+def box_of(shown, selector):
+    """Where a part of the page is, asked in one step: the timeline is drawn anew whenever something changes."""
+    code = "of => { const box = document.querySelector(of).getBoundingClientRect(); return box.toJSON(); }"
+    return shown.evaluate(code, selector)
+
+
 def settled(shown):
     """Waits until the page has drawn its state and put it into its address."""
     shown.wait_for_function("!queued && location.hash.slice(1) === hashOf(STATE)")
@@ -104,7 +110,7 @@ def test_from_the_command_to_persistent_icl_in_three_actions(command, opened):  
     runs = tm.descend(tm.coopetition(), tm.paper_start(tm.coopetition(), 7), 16_000)
     ends = tm.measure(runs).end.sel(mechanism="icl").item()
     assert f"ends at {ends:,.0f}" in shown.inner_text("#summary")
-    box = shown.locator("#v-alpha-slider").bounding_box()
+    box = box_of(shown, "#v-alpha-slider")
     shown.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     shown.mouse.click(box["x"] + 2, box["y"] + box["height"] / 2)
     shown.wait_for_function("document.getElementById('summary').textContent.includes('Phase: both')")
@@ -184,7 +190,7 @@ def test_interventions_are_dragged_and_moved_by_keys(opened, file):
     settled(shown)
 
     def dragged(part, share):
-        box = shown.locator(f"#timeline [data-part={part}]").bounding_box()
+        box = box_of(shown, f"#timeline [data-part={part}]")
         wide = shown.evaluate("TIME.to - TIME.from") * share
         shown.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         shown.mouse.down()
@@ -214,7 +220,7 @@ def test_a_click_in_the_diagram_shows_that_run(opened, file):
     shown = opened(file + "#steps=8000&view.size=16")
     shown.wait_for_function("DIAGRAM.cells.size === 256")
     shown.locator("#diagram").scroll_into_view_if_needed()
-    box = shown.locator("#diagram").bounding_box()
+    box = box_of(shown, "#diagram")
     for across, up in ((0.2, 0.3), (0.6, 0.75), (0.8, 0.5)):
         shown.mouse.click(box["x"] + across * box["width"], box["y"] + up * box["height"])
         settled(shown)
