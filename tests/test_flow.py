@@ -306,6 +306,7 @@ start = tm.aligned_start(model, overlap=0.3)
 vectors = tm.paper_vectors(model, 0)
 before = tm.descend(model, start, 10)
 from toymodel.network.runs import Runs
+from toymodel.theory.attention_flow import Training, predict
 runs = Runs(curves=Path(tempfile.mkdtemp()), checkpoints=Path(tempfile.mkdtemp()))
 tm.flow(model, start, 1.0, times=[1.0])
 if os.fork() == 0:
@@ -316,13 +317,15 @@ if os.fork() == 0:
         lambda: tm.descend_vectors(model, vectors, 10),
         lambda: tm.theory.emergence(model, start),
         lambda: runs.run(runs.named("disentangled_full")),
+        lambda: tm.theory.asymptotic_strategy(model, start, mu_icl=0.0),
+        lambda: predict(Training(), 50),
     ):
         try:
             call()
         except RuntimeError as error:
             found += "spawn" in str(error)
     found += tm.descend(model, start, 10).identical(before)
-    os._exit(0 if found == 6 else 10 + found)
+    os._exit(0 if found == 8 else 10 + found)
 raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

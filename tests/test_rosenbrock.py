@@ -67,7 +67,7 @@ def test_a_stiff_direction_needs_no_short_steps():
 def test_factors_solve_what_numpy_solves():
     rng = np.random.default_rng(0)
     matrix, right = rng.normal(size=(5, 5, 7)) + 4 * np.eye(5)[:, :, None], rng.normal(size=(5, 7))
-    found = np.stack(rosenbrock.solved(rosenbrock._factored([list(row) for row in matrix]), list(right)))
+    found = np.stack(rosenbrock._solved(rosenbrock._factored([list(row) for row in matrix]), list(right)))
     expected = np.linalg.solve(matrix.transpose(2, 0, 1), right.T[:, :, None])[..., 0].T
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 

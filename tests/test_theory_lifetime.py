@@ -5,6 +5,7 @@ import pytest
 import sympy as sp
 import xarray as xr
 from page import assert_equal
+from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 from theory_lifetime import DATA, GRIDS, MODEL, START, compared, errors, exponent, over
 
@@ -209,3 +210,25 @@ def test_both_ways_agree_where_they_meet():
     for alpha, mu in ((0.1, 0.1), (0.1, 1e-3), (0.01, 0.03)):
         one, other = (tm.theory.lifetime(MODEL, s, alpha=alpha, mu_icl=mu).lifetime for s in (START, near))
         assert float(other) == pytest.approx(float(one), rel=0.15)
+
+
+def test_decay_of_a_short_circuit_is_that_of_the_cost():
+    """S_ciwl, p and what is conserved are small, so that the end of |a|^2 lies beyond their sum; by the cost's slope,
+    d ln a / dt = -alpha w d^2, with d = S_ciwl / p."""
+    k = {"T_a": 0.2272, "T_b": 0.1269, "T_c": 2.7676, "T_d": 0.4583, "alpha": 0.1, "w_cost": 1.0}
+    held, wanted = k["T_d"] * k["T_b"] * k["T_c"], k["T_a"] * k["T_b"] * k["T_c"]
+    a, d = 0.9605, 1.0807
+    conserved = a**2 - d**2 + held / d
+
+    def shared(log):
+        return brentq(lambda p: conserved - p + (held / p) ** 2 - np.exp(2 * log), 1e-6, 10.0)
+
+    def lost(_, y):
+        return np.exp(y[0]) * shared(y[0]) - float(theory.LEFT) * wanted
+
+    def slope(_, y):
+        return [-k["alpha"] * (held / shared(y[0])) ** 2]
+
+    lost.terminal = True
+    found = solve_ivp(slope, (0, 1e4), [np.log(a)], rtol=1e-9, events=lost)
+    assert found.status == 1 and theory._decay(a, d, k) == pytest.approx(found.t[-1], rel=1e-3)

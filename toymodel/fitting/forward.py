@@ -6,8 +6,9 @@ they are carried along from step to step, and no step is kept. With the step y -
 
     dy -> dPhi/dy dy + dPhi/dp dp:      W dU_i = d(right side) + dJ U_i,      W = 1/(gamma h) - J,
 
-and the recorded times inside a step are read from its dense output, in the same way. This compiles ten times faster
-than the differentiable flow of `toymodel.simulation.gradients`, which also goes backward and finds events.
+and the recorded times inside a step are read from its dense output, in the same way. It is not the
+differentiable flow of `toymodel.simulation.gradients`, which also goes backward and finds events, and takes longer to
+compile.
 """
 
 from __future__ import annotations

@@ -206,14 +206,13 @@ def _norm(value: Any, rtol: Any, atol: Any, *scales: Any) -> Any:
 
 def step(velocity: Callable[[Any], Any], jacobian: Any, y: Any, h: Any) -> tuple[Any, Any, Any]:
     """The coordinates after a step, its error, and K_1, K_2."""
-    _, u = stages(velocity, jacobian, y, h)
+    u = _stages(velocity, jacobian, y, h)
     new = y + sum(A[5, j] * u[j] for j in range(5)) + u[5]
     return new, u[5], jnp.stack([jnp.asarray(sum(row[j] * u[j] for j in range(5))) for row in D])
 
 
-def stages(velocity: Callable[[Any], Any], jacobian: Any, y: Any, h: Any) -> tuple[list[list[Any]], Any]:
-    """The factors of 1/(gamma h) - J, and U, shape (6, coordinate, run); the stages are a loop, which compiles six
-    times faster."""
+def _stages(velocity: Callable[[Any], Any], jacobian: Any, y: Any, h: Any) -> Any:
+    """U, shape (6, coordinate, run); the stages are a loop, which compiles six times faster."""
     count = len(y)
     matrix = [[(1 / (GAMMA * h) if i == j else 0.0) - jacobian[i][j] for j in range(count)] for i in range(count)]
     factors, a, c = _factored(matrix), jnp.asarray(A), jnp.asarray(C)
@@ -221,9 +220,9 @@ def stages(velocity: Callable[[Any], Any], jacobian: Any, y: Any, h: Any) -> tup
     def stage(i: Any, u: Any) -> Any:
         at = y + sum(a[i, j] * u[j] for j in range(5))
         right = velocity(at) + sum(c[i, j] * u[j] for j in range(5)) / h[None]
-        return jax.lax.dynamic_update_index_in_dim(u, jnp.stack(solved(factors, list(right))), i, 0)
+        return jax.lax.dynamic_update_index_in_dim(u, jnp.stack(_solved(factors, list(right))), i, 0)
 
-    return factors, jax.lax.fori_loop(0, 6, stage, jnp.zeros((6, *y.shape)))
+    return jax.lax.fori_loop(0, 6, stage, jnp.zeros((6, *y.shape)))
 
 
 def _factored(matrix: list[list[Any]]) -> list[list[Any]]:
@@ -238,7 +237,7 @@ def _factored(matrix: list[list[Any]]) -> list[list[Any]]:
     return rows
 
 
-def solved(rows: list[list[Any]], right: list[Any]) -> list[Any]:
+def _solved(rows: list[list[Any]], right: list[Any]) -> list[Any]:
     x = list(right)
     for i in range(len(x)):
         for j in range(i):

@@ -24,6 +24,7 @@ import xarray as xr
 from jax.flatten_util import ravel_pytree
 from scipy.integrate import solve_ivp
 
+from toymodel.settings import refuse_fork
 from toymodel.theory import attention
 from toymodel.theory.attention import KINDS, Order
 from toymodel.theory.attention_data import Classes, Overlaps
@@ -187,6 +188,7 @@ def states(
         raise ValueError(f"steps must be a multiple of every >= 1, got {steps} and {every}")
     if wrong := [step for step in keep if step % every or not 0 <= step <= steps]:
         raise ValueError(f"keep must be multiples of every = {every} up to steps = {steps}, got {wrong}")
+    refuse_fork()
     with jax.enable_x64(True):
         order = start(training) if begin is None else begin
         order = jax.tree.map(lambda value: np.asarray(value, np.float64), order)

@@ -213,6 +213,8 @@ def _slowly(
         way = solve_ivp(slopes, (0, LONG / pull), [p, u, v], "LSODA", rtol=1e-8, events=half, dense_output=True)
     except fading.TooLongError:
         return np.array([np.nan])
+    if way.status < 0:
+        return np.array([np.nan])
     between = np.interp(np.arange(0, len(way.t) - 1, 1 / FINER), np.arange(len(way.t)), way.t)
     p, u, v = way.sol(np.append(between, way.t[-1]))
     return np.asarray((1 - u * p / other) ** 2 + (v * p / other) ** 2)

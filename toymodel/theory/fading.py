@@ -107,9 +107,14 @@ def rates() -> dict[str, sp.Expr]:
 
 
 def parts(
-    model: Model, start: xr.Dataset, problem: Problem, weights: Mapping[str, Any] | None, parameters: Mapping[str, Any]
+    model: Model,
+    start: xr.Dataset,
+    problem: Problem,
+    weights: Mapping[str, Any] | None,
+    parameters: Mapping[str, Any],
+    wanted: np.ndarray,
 ) -> np.ndarray:
-    """The four times of `STAGES` for every run, shape (runs, 4), NaN outside of the range.
+    """The four times of `STAGES` for the runs that are `wanted`, shape (runs, 4), NaN outside of the range.
 
     They are cuts of one orbit: drift, until the drive of d is stronger than the cost on it; relaxation, until CIWL is
     learned; coexistence, until the cost takes a faster than ICL restores abc; decay, until ICL is lost.
@@ -117,7 +122,7 @@ def parts(
     said, states = predicted(model, start, horizon=HORIZON, weights=weights, **parameters)
     measures = groups(model, start, weights=weights, **parameters)
     flat = problem.batch.flat
-    inside = flat(said["emergence"].notnull() & (said["pace"] < MOST_PACE)).astype(bool)
+    inside = wanted & flat(said["emergence"].notnull() & (said["pace"] < MOST_PACE)).astype(bool)
     inside &= flat(measures["kappa"]) <= MOST_KAPPA
     begin, conserved = emerged(states, of.states_of(problem, start), flat(measures["length"]))
     constants = of.constants_of(problem, start)

@@ -293,13 +293,11 @@ def _advance(form: Form, mechanism: str, free: tuple[bool, ...], lanes: Lanes, k
     def step(_: int, lanes: Lanes) -> Lanes:
         n = len(lanes.z) // 2
         z, velocity, missed = pair_step(change, lanes.z, lanes.velocity, lanes.h)
-        scale = ATOL * _size(lanes.z[:n])[None] + RTOL * jnp.maximum(abs(lanes.z[:n]), abs(z[:n]))
-        error = jnp.max(abs(missed[:n]) / (scale + 1e-300), axis=0)
-        error = jnp.where(jnp.isfinite(error), error, 1e10)
+        error = error_of(lanes.z[:n], z[:n], missed[:n])
         taken = (error <= 1) & (lanes.over == 0)
         crossed = taken & (_margin(form, mechanism, z[:n] + z[n:], k) < 0)
         too_far = taken & ~crossed & (_margin(form, mechanism, z[:n], k) < TOO_FAR)
-        grown = lanes.h * jnp.clip(0.9 * jnp.maximum(error, 1e-10) ** -0.2, 0.2, 5.0)
+        grown = resized(lanes.h, error, 5.0)
         moved, steps = taken & ~crossed, lanes.steps + 1
         t = jnp.where(moved, lanes.t + lanes.h, lanes.t)
         late = (t > 2 * horizon) | (steps > MOST_STEPS) | too_far
@@ -365,6 +363,18 @@ def pair_step(change: Callable[[Any], Any], z: Any, velocity: Any, h: Any) -> tu
     slopes = jnp.zeros((7, *z.shape)).at[0].set(velocity)
     slopes, there = jax.lax.fori_loop(0, 6, stage, (slopes, z))
     return there, slopes[6], h[None] * jnp.tensordot(jnp.asarray(MISSED), slopes, 1)
+
+
+def error_of(before: Any, after: Any, missed: Any) -> PerRun:
+    """The error of a step of the pair in units of what is allowed."""
+    scale = ATOL * _size(before)[None] + RTOL * jnp.maximum(abs(before), abs(after))
+    error = jnp.max(abs(missed) / (scale + 1e-300), axis=0)
+    return jnp.where(jnp.isfinite(error), error, 1e10)
+
+
+def resized(h: PerRun, error: PerRun, most: float) -> PerRun:
+    """The next step to try, at most so many times the last."""
+    return h * jnp.clip(0.9 * jnp.maximum(error, 1e-10) ** -0.2, 0.2, most)
 
 
 def _change(form: Form, free: tuple[bool, ...], z: Any, k: Constants) -> Any:
