@@ -36,8 +36,9 @@ def main() -> None:
         band(cut, full.accuracy_cut.sel(of_cut=evaluator, cut=to), full.step / unit, colour, label=label)
     cut.axhline(0.5, color="0.7", lw=0.7, zorder=0)
     cut.set(title="attention of labels cut", xlabel="time / emergence of ICL", ylabel="accuracy", ylim=(0, 1.03))
-    for ax in (one, other, cut):
+    for ax in (one, other):
         ax.legend(fontsize=5.5)
+    cut.legend(fontsize=5.5, loc="upper right", bbox_to_anchor=(1, 0.8), handlelength=1)
     plotting.panel_letters((one, other, cut))
     marks, parts, alone = landmarks(full), measures(full), measures(data)
     half = {name: crossing(v, 0.5 * v.max("step")) / marks.emergence for name, v in parts.items()}
