@@ -134,8 +134,8 @@ def bump(model: Model, start: xr.Dataset, *, weights: Mapping[str, Any] | None =
         lasts 1 / alpha: a run has to be as long. The paper's own starts and values are far outside.
 
     Raises:
-        ValueError for another model. Labelled numbers only, and not under jax.jit, where there is no more than the leading
-        order (`height` of the `bump_expressions`).
+        ValueError for another model. Labelled numbers only, and not under jax.jit, where there is no more than the
+        leading order (`height` of the `bump_expressions`).
 
     Source: `derivations/bump.py`.
 
