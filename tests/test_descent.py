@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from zoo import cases, entries, shaped
 
 import toymodel as tm
-from toymodel.simulation import descent, tensors
+from toymodel.simulation import descent, kernel, tensors
 from toymodel.simulation.kernel import LANES
 from toymodel.simulation.tensors import tensor_loss
 
@@ -113,6 +113,22 @@ def test_every_thins_the_record_and_nothing_else(model, start, every):
     np.testing.assert_array_equal(thin.step, marks)
     np.testing.assert_allclose(thin.time, 0.1 * np.array(marks))
     xr.testing.assert_allclose(thin, whole.isel(time=marks), rtol=1e-13)
+
+
+@pytest.mark.slow
+def test_residuals_that_count_as_zero_change_no_loss(monkeypatch):
+    model = tm.coopetition()
+    start = tm.random_start(model, seeds=range(64))
+    run = tm.descend(model, start, 16_000, every=500)
+    monkeypatch.setattr(kernel, "SMALL", 0.0)
+    kernel._text.cache_clear()
+    exact = tm.descend(model, start, 16_000, every=500)
+    kernel._text.cache_clear()
+    assert 0 < exact.residual.min() < 1e-300 and (run.residual == 0).any()
+    assert (run.residual.values[run.residual > 0] > 1e-150).all()
+    for name in ("loss", "loss_icl", "loss_ciwl", "cost", "overlap"):
+        np.testing.assert_array_equal(run[name], exact[name])
+    np.testing.assert_array_equal(run.residual, exact.residual.where(run.residual > 0, 0))
 
 
 @pytest.mark.slow

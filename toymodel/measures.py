@@ -42,23 +42,24 @@ DIVERGED = "diverged"
 def follow(n, loss, inside, emergence, lowest, lowest_at, end, bump, bump_at, last):
     """What is known of a mechanism after the time n, from what was known before; a loss of NaN changes nothing.
 
-    inside: the loss below which it is learned. The other arguments are named as in `BEGIN`. Numbers only, no
-    branch: the kernels of descent inline these lines.
+    inside: the loss below which it is learned. The other arguments are named as in `BEGIN`. Times grow from call
+    to call. Numbers only, no branch: the kernels of descent inline these lines.
     """
-    said = loss == loss
     learned = loss < inside
     lower = loss < lowest
     rise = loss - lowest
-    emergence = n if learned & (emergence >= NEVER) else emergence
+    came = n if learned else NEVER
+    emergence = emergence if emergence < came else came
     waits = emergence >= NEVER
-    gone = said & (not learned) & (not waits) & (end >= NEVER)
+    gone = n if (loss >= inside) & (not waits) else NEVER
+    end = end if end < gone else gone
     higher = waits & (rise > bump)
-    end = NEVER if lower else (n if gone else end)
+    end = NEVER if lower else end
     lowest_at = n if lower else lowest_at
     lowest = loss if lower else lowest
     bump = rise if higher else bump
     bump_at = n if higher else bump_at
-    last = loss if said else last
+    last = loss if loss == loss else last
     return emergence, lowest, lowest_at, end, bump, bump_at, last
 
 

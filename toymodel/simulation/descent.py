@@ -125,7 +125,8 @@ def descend(
         progress: show it; by default where it takes more than two seconds.
 
     Returns:
-        A record, or measures, along the dimensions of the batch (`toymodel.simulation.observe`).
+        A record, or measures, along the dimensions of the batch (`toymodel.simulation.observe`). A residual that has
+        decayed below 1e-140 is 0.
 
     Raises:
         ValueError for an argument out of range. FloatingPointError where the loss of a recorded run diverges (a smaller

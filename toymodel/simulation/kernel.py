@@ -11,6 +11,8 @@ the measures (`toymodel.measures.follow`) through it, with what is known of a ru
     v <- sqrt((keep v - lr dl/dv - e_v)^2 + e_r)           "noise": errors of each step as they are given
 
 Operations are strict IEEE in float64, in the order of the expressions, whatever the width of the machine's vectors.
+A residual that has decayed below SMALL becomes zero, at every step number that STRIDE divides: its square adds nothing
+to a loss, and processors take several times longer over numbers below 2e-308, as which it would end.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from toymodel.symbolic import System
 
 LANES = 32  # runs in a block: what they carry stays in the first-level cache
 STRIDE = 8  # steps between two passes of the measures
+SMALL = 1e-140  # of a residual: its square times weights is still a normal number
 RULES = ("plain", "inertia", "noise")
 LR = sp.Symbol("lr", positive=True)
 Kernel = Callable[..., None]
@@ -84,7 +87,7 @@ class Loop:
 @cache
 def _text(loop: Loop) -> str:
     """The module of a loop."""
-    return "\n".join([HEAD, f"NEVER = {measures.NEVER!r}", "", *_Writer(loop).lines()])
+    return "\n".join([HEAD, f"NEVER = {measures.NEVER!r}", f"SMALL = {SMALL!r}", "", *_Writer(loop).lines()])
 
 
 class _Writer:
@@ -157,6 +160,8 @@ class _Writer:
             "            for k in range(m):",
             f"                kb = k * {self.buffered * LANES}",
             "                fn = float(now + k)",
+            f"                if (now + k) % {STRIDE} == 0:",
+            *self.without_small("                    "),
             *self.step("                "),
             *(self.record_terms("            ") if self.loop.recorded else []),
             *(self.follow("            ") if self.loop.followed else []),
@@ -182,6 +187,12 @@ class _Writer:
                 f"{self.at(str(symbol))} = {self.printed(symbol)}",
             ]
         return self.over_lanes(body, indent)
+
+    def without_small(self, indent: str) -> list[str]:
+        """Residuals that count as zero."""
+        residuals = self.system.coordinates[len(self.system.form.vectors) :]
+        rows = [self.at(str(v)) for v in residuals]
+        return self.over_lanes([f"{row} = {row} if abs({row}) > SMALL else 0.0" for row in rows], indent)
 
     def step(self, indent: str) -> list[str]:
         """Terms into the buffer, and one step."""
