@@ -24,7 +24,7 @@ def declared():
     return tm.Sweep(
         tm.induction(),
         over={"overlap_a": tm.linear(0.01, 0.5, CHUNKS), "scale": tm.linear(0.5, 1.5, 50)},
-        steps=1500,
+        steps=6000,
         start="aligned",
         chunk=50,
     )
@@ -56,13 +56,13 @@ def test_killed_twenty_times_and_resumed_gives_the_same_bytes(server, tmp_path):
     execute(declared(), tmp_path / "undisturbed.zarr")
     rng = np.random.default_rng(1)
     path, seen, killed = tmp_path / "killed.zarr", [0], 0
-    marks = np.sort(rng.integers(0, CHUNKS - 4, KILLS))
+    marks = np.sort(rng.integers(0, CHUNKS - 30, KILLS))
     for mark in marks:
         process = server.Process(target=child, args=(str(path),))
         process.start()
         while finished(path) < mark and process.is_alive():
             time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.05))
+        time.sleep(rng.uniform(0, 0.02))
         if process.is_alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)

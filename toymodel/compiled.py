@@ -7,14 +7,13 @@ infinite, as in numpy; there is no fastmath, so that no operation is reordered, 
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib.util
 import inspect
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -26,16 +25,9 @@ HEAD = "import math\n\nimport numba\nimport numpy as np\n"
 FAST = '@numba.njit(cache=True, error_model="numpy", nogil=True)'
 
 
-def lines_of(function: Callable[..., Any], prefix: str, kept: Collection[str] = ()) -> list[str]:
-    """The lines of a function without its last one (what it returns), for generated code that has its arguments and
-    variables under names that begin with `prefix`; those in `kept` stay as they are."""
-    written: Any = ast.parse(inspect.getsource(function)).body[0]
-    body = [line for line in written.body[:-1] if not isinstance(line, ast.Expr)]
-    for line in body:
-        for node in ast.walk(line):
-            if isinstance(node, ast.Name) and node.id not in kept:
-                node.id = f"{prefix}{node.id}"
-    return [ast.unparse(line) for line in body]
+def source(function: Callable[..., Any]) -> str:
+    """A function as text for a module: compiled, and woven into those that call it."""
+    return f'@numba.njit(error_model="numpy")\n{inspect.getsource(function)}'
 
 
 @cache

@@ -43,7 +43,7 @@ def follow(n, loss, inside, emergence, lowest, lowest_at, end, bump, bump_at, la
     """What is known of a mechanism after the time n, from what was known before; a loss of NaN changes nothing.
 
     inside: the loss below which it is learned. The other arguments are named as in `BEGIN`. Times grow from call
-    to call. Numbers only, no branch: the kernels of descent inline these lines.
+    to call. Numbers only, no branch: the kernels of descent are compiled together with it.
     """
     learned = loss < inside
     lower = loss < lowest
@@ -100,10 +100,9 @@ def _time(of: np.ndarray, unit: Any) -> np.ndarray:
     return np.where(of < NEVER, of * unit, np.nan)
 
 
-def follow_lines() -> list[str]:
-    """The lines of `follow` for generated code, which has its arguments as variables m_n, m_loss, ... and the constant
-    NEVER."""
-    return compiled.lines_of(follow, "m_", kept={"NEVER"})
+def running() -> str:
+    """`follow` as text for generated code, with the constant that it takes."""
+    return f"NEVER = {NEVER!r}\n\n{compiled.source(follow)}"
 
 
 def followed(times: np.ndarray, losses: np.ndarray, inside: np.ndarray) -> dict[str, np.ndarray]:
@@ -117,21 +116,15 @@ def followed(times: np.ndarray, losses: np.ndarray, inside: np.ndarray) -> dict[
 
 def _follow_all() -> str:
     """The text of a function that takes `known`, shape (quantity, run), through all times."""
-    names = ", ".join(f"m_{name}" for name in BEGIN)
     known = ", ".join(f"known[{q}, i]" for q in range(len(BEGIN)))
-    lines = "\n            ".join(follow_lines())
     return f"""{compiled.HEAD}
-NEVER = {NEVER!r}
+{running()}
 
 {compiled.FAST}
 def follow_all(times, losses, insides, known):
     for t in range(losses.shape[0]):
-        m_n = times[t]
         for i in range(losses.shape[1]):
-            m_loss, m_inside = losses[t, i], insides[i]
-            {names} = {known}
-            {lines}
-            {known} = {names}
+            {known} = follow(times[t], losses[t, i], insides[i], {known})
 """
 
 

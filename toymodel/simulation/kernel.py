@@ -87,7 +87,7 @@ class Loop:
 @cache
 def _text(loop: Loop) -> str:
     """The module of a loop."""
-    return "\n".join([HEAD, f"NEVER = {measures.NEVER!r}", f"SMALL = {SMALL!r}", "", *_Writer(loop).lines()])
+    return "\n".join([HEAD, f"SMALL = {SMALL!r}", measures.running(), "", *_Writer(loop).lines()])
 
 
 class _Writer:
@@ -261,14 +261,13 @@ class _Writer:
             f"{indent}        B[j] = np.nan",
             f"{indent}begins = float(now)",
         ]
-        names = list(measures.BEGIN)
+        known = ", ".join(f"m_{name}" for name in measures.BEGIN)
         for mechanism in self.system.form.mechanisms:
-            body = [f"m_inside = {self.at(f'inside_{mechanism}')}"]
-            body += [f"m_{name} = {self.at(f'{name}_{mechanism}')}" for name in names]
+            body = [f"m_{name} = {self.at(f'{name}_{mechanism}')}" for name in ("inside", *measures.BEGIN)]
             for k in range(STRIDE):
                 at = (k * self.buffered + self.kept.index(mechanism)) * LANES
-                body += [f"m_n, m_loss = begins + {float(k)}, B[{at} + i]", *measures.follow_lines()]
-            body += [f"{self.at(f'{name}_{mechanism}')} = m_{name}" for name in names]
+                body += [f"{known} = follow(begins + {float(k)}, B[{at} + i], m_inside, {known})"]
+            body += [f"{self.at(f'{name}_{mechanism}')} = m_{name}" for name in measures.BEGIN]
             lines += self.over_lanes(body, indent)
         return lines
 
