@@ -34,7 +34,7 @@ LOSSES = ("loss", "loss_icl", "loss_ciwl", "cost")
 def ensemble():
     """The paper's model at random parameters, from random starts, to t = 1e5, by both integrators with the same
     tolerances."""
-    model, runs = tm.coopetition(), 12
+    model, runs = tm.coopetition(), 24
     draw = np.random.default_rng(5)
     start = tm.random_start(model, range(runs), scale={"a": 1.0, "b": 0.7, "c": 1.2, "d": 0.8})
     ranges = {"alpha": (1e-3, 0.5), "mu_icl": (1e-3, 1.0), "mu_ciwl": (1e-4, 0.1)}
