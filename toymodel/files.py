@@ -65,9 +65,8 @@ def write_netcdf(data: xr.Dataset, path: str | os.PathLike[str], packed: bool = 
     """
     text = {name: {"dtype": "S1"} for name, of in data.data_vars.items() if of.dtype.kind == "U"}
     small = {name: {"zlib": True, "complevel": 9, **text.get(name, {})} for name in data.data_vars}
-    content = data.to_netcdf(
-        engine="h5netcdf", encoding=small if packed else None
-    )  # in memory: HDF5 may end the process on a full disk
+    # In memory, since HDF5 may end the process on a full disk; a copy, which holds no buffer of an open file.
+    content = bytes(data.to_netcdf(engine="h5netcdf", encoding=small if packed else None))
     with written(path) as whole:
         whole.write_bytes(content)
     return Path(path)

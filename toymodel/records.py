@@ -43,7 +43,7 @@ def save(runs: xr.Dataset, path: PathLike) -> Path:
     runs = runs.assign_attrs(toymodel_format=FORMAT)
     try:  # in memory first: HDF5 may end the process where a disk is full
         runs = runs.assign_attrs({CHECKSUM: checksum(runs)})
-        content = runs.to_netcdf(engine="h5netcdf", invalid_netcdf=False)
+        content = bytes(runs.to_netcdf(engine="h5netcdf", invalid_netcdf=False))
     except Exception as error:  # of xarray, h5netcdf, h5py: each has kinds of its own
         raise ValueError(f"runs cannot be written to a NetCDF file: {error}") from None
     with written(path) as whole:
