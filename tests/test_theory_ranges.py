@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 import xarray as xr
-from theory_ranges import CASES, Inputs, row
+from theory_inputs import Inputs, row
+from theory_ranges import CASES as TIMES
+from theory_ranges_noise import CASES as NOISE
+from theory_ranges_states import CASES as STATES
 
 import toymodel as tm
 
 pytestmark = pytest.mark.slow
 
 MODEL = tm.coopetition(mu_ciwl=0.0)
+CASES = {**TIMES, **STATES, **NOISE}
 
 
 def drawn(runs: int, seed: int):
