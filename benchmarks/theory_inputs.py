@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -68,6 +69,16 @@ class Inputs:
     def without_mu_ciwl(self) -> Inputs:
         self.parameters["mu_ciwl"] = 0 * self.parameters["mu_ciwl"]
         return self
+
+    def only(self, which: np.ndarray) -> Inputs:
+        """Those runs alone, of which flow is asked: where something finite is said."""
+        found, at = copy(self), np.flatnonzero(which)
+        found.runs = len(at)
+        found.sizes = {x: sizes[at] for x, sizes in self.sizes.items()}
+        found.start = self.start.isel(run=at)
+        found.weights = {t: w[at] for t, w in self.weights.items()}
+        found.parameters = {p: v[at] for p, v in self.parameters.items()}
+        return found
 
     def models(self) -> Iterator[tm.Model]:
         """The model of each run, for functions that take its numbers from there."""

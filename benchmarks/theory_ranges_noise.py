@@ -60,7 +60,7 @@ def noisy(model: tm.Model, start: xr.Dataset, steps: float, lr: float, noise: fl
 
 def threshold(inputs: Inputs) -> Score:
     """From CIWL: said is 1, and measured 1 (else 10) where most copies have ICL at 1.5 times the noise, and few at a
-    1.5th, after 60 times the time in which the cost takes a."""
+    1.5th, in the second half of 10 times the time in which the cost takes a."""
     inputs.without_mu_ciwl()
     said, right = np.full(inputs.runs, np.nan), np.full(inputs.runs, np.nan)
     for i, model in enumerate(inputs.models()):
@@ -68,12 +68,12 @@ def threshold(inputs: Inputs) -> Score:
         lr = STEP * float(tm.theory.curvature(model, start).largest_step)
         noise = float(tm.theory.noise_threshold(model, lr))
         pull = model.parameters["alpha"] * model.weights["cost"] * float(start.overlap.sel(vector="d")) ** 2
-        steps = 60 / pull / lr
+        steps = 10 / pull / lr
         if not np.isfinite(noise) or steps > MOST_STEPS:
             continue
         runs = [noisy(model, start, steps, lr, factor * noise) for factor in (1 / 1.5, 1.5)]
         low, high = (
-            np.nan if r is None else float((r.loss_icl < r.unlearned_icl / 2).isel(time=slice(-10, None)).mean())
+            np.nan if r is None else float((r.loss_icl < r.unlearned_icl / 2).isel(time=slice(50, None)).mean())
             for r in runs
         )
         said[i], right[i] = 1.0, 1.0 if low < 0.5 < high else 10.0
@@ -81,17 +81,23 @@ def threshold(inputs: Inputs) -> Score:
 
 
 def lasting(inputs: Inputs) -> Score:
-    """p where both strategies last, with n_b = n_c and 1.5 times the noise that keeps ICL; the second half of 6 times
-    the time in which it is reached."""
+    """p where both strategies last, with n_b = n_c and noise that leaves 1e-4..0.3 of CIWL's loss; the second half of 6
+    times the time in which it is reached."""
     inputs.without_mu_ciwl()
     said, measured = np.full(inputs.runs, np.nan), np.full(inputs.runs, np.nan)
+    shares = inputs.spread(1e-4, 0.3).values
     for i, model in enumerate(inputs.models()):
         model = replace(model, dims={**model.dims, "c": model.dims["b"]})
-        start = _side(model, "icl")
+        start, dims = _side(model, "icl"), model.dims
         lr = STEP * float(tm.theory.curvature(model, start).largest_step)
-        noise = 1.5 * float(tm.theory.noise_threshold(model, lr, product=tm.theory.noise_product(model, "icl")))
-        p = float(tm.theory.noise_lasting_product(model, noise, lr)) if np.isfinite(noise) else np.nan
-        steps = 6 * p / (noise**2 * lr * (model.dims["a"] + model.dims["d"] - model.dims["b"])) / lr
+        icl, ciwl = (
+            model.weights[m] * np.prod([model.target_norms[x] for x in model.mechanisms[m]]) ** 2 / 2
+            for m in ("icl", "ciwl")
+        )
+        unit = float(tm.theory.loss_floor(model, "ciwl", 1.0, lr, icl / 2 + model.parameters["mu_icl"]))
+        noise = float(np.sqrt(shares[i] * ciwl / unit))
+        p = float(tm.theory.noise_lasting_product(model, noise, lr))
+        steps = 6 * p / (noise**2 * lr * max(dims["a"] + dims["d"] - dims["b"], 1)) / lr
         if not np.isfinite(p) or steps > MOST_STEPS:
             continue
         run = noisy(model, start, steps, lr, noise)
@@ -108,12 +114,14 @@ def modified(inputs: Inputs) -> Score:
     said, measured = np.full(inputs.runs, np.nan), np.full(inputs.runs, np.nan)
     for i, model in enumerate(inputs.models()):
         start = inputs.start.isel(run=i)
-        lr = inputs.draw.uniform(0.05, 0.3) * float(tm.theory.curvature(model, start).largest_step)
+        lr = inputs.draw.uniform(0.02, 0.3) * float(tm.theory.curvature(model, start).largest_step)
         if not np.isfinite(lr):
             continue
         try:
             run = tm.descend(model, start, 2_000, lr=lr, progress=False)
-        except FloatingPointError:
+        except FloatingPointError:  # then the whole way may be said to be anything but finite
+            end = tm.theory.modified_flow(model, start, [0.0, 2_000 * lr], lr).overlap.isel(time=-1)
+            said[i], measured[i] = float(end.sum()), np.inf
             continue
         halved = (run.loss < run.loss.isel(time=0) / 2).values
         at = max(int(halved.argmax()), 1) if halved.any() else 2_000

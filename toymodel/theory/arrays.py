@@ -28,6 +28,13 @@ def function(expression: sp.Expr) -> Callable[..., Any]:
     return values
 
 
+def within(expression: sp.Expr, *conditions: sp.Expr) -> sp.Expr:
+    """The expression where all conditions hold, else NaN: one after the other, since arrays of several shapes meet."""
+    for condition in conditions:
+        expression = sp.Piecewise((expression, condition), (sp.nan, True))
+    return expression
+
+
 def check(name: str, value: Any, least: float = 0.0) -> None:
     """`toymodel.checks.check_values`, but for a value that jax.jit has not computed yet."""
     if not isinstance(value, Tracer):

@@ -37,7 +37,11 @@ TA, TB, TC, TD = sp.symbols("T_a T_b T_c T_d", positive=True)
 TINY = sp.Rational(1, 10**18)  # keeps 0 / 0 out where d has neither learned nor kept anything
 U0, V0 = sp.symbols("u_0 v_0", real=True)
 MU, ALPHA, W2, WC = sp.symbols("mu alpha w_ciwl w_cost", positive=True)
-SMALL, LEAST_LEVEL, MOST_TAKEN = 0.2, 0.5, 0.01  # residuals over r, the loss of CIWL, and what the cost takes of a
+SMALL, LEAST_LEVEL, MOST_TAKEN = (
+    0.05,
+    0.5,
+    0.01,
+)  # residuals over r and mu_ciwl over l, the loss of CIWL, and what the cost takes of a
 FARTHEST = 100.0  # of a, over r, at which the escape is given up
 MOST_CALLS = 20_000  # of the slopes, for one run; beyond, the height is NaN
 LONG = 100.0  # times in which the cost takes d, for which the loss is followed
@@ -127,10 +131,10 @@ def bump(model: Model, start: xr.Dataset, *, weights: Mapping[str, Any] | None =
         taken, the share of a that the cost takes before ICL emerges, to first order in alpha. The escape is integrated
         along a, two numbers, without time (`escape_slopes`), what follows in three (`slow_velocity`): exact as alpha
         and mu_icl go to zero for starts whose a, b and c have no residuals. The height is NaN where taken exceeds 0.01,
-        a residual of a, b or c is above a fifth of S_icl^(1/3), the loss of CIWL halves as ICL emerges, u_d or the
-        product of the overlaps of a, b and c is negative, or the escape does not end. Inside, it
-        is within 0.006, and heights above 0.05 within 3.2 % (134 of 300 random draws were inside:
-        benchmarks/theory_bump.py); the error is of first order in alpha. The bump of a residual
+        a residual of a, b or c is above a 20th of S_icl^(1/3), mu_ciwl is above a 20th of l_ciwl, the loss of CIWL
+        halves as ICL emerges, u_d or the product of the overlaps of a, b and c is negative, or the escape does not
+        end. Inside, it is within 0.006, and heights above 0.05 within 3.2 % (134 of 300 random draws without residuals
+        of a, b, c were inside: benchmarks/theory_bump.py); the error is of first order in alpha. The bump of a residual
         lasts 1 / alpha: a run has to be as long. The paper's own starts and values are far outside.
 
     Raises:
@@ -163,6 +167,8 @@ def bump(model: Model, start: xr.Dataset, *, weights: Mapping[str, Any] | None =
     numbers = {f"T_{x}": row for x, row in zip("abcd", norm, strict=True)}
     numbers |= {f"w_{t}": flat(problem.weights[m]) for t, m in (("icl", "icl"), ("ciwl", "ciwl"), ("cost", cost))}
     numbers |= {name: flat(problem.parameters[name]) for name in ("alpha", "mu_icl")}
+    free = problem.parameters["mu_ciwl"] if "mu_ciwl" in names else 0.0
+    numbers["m_ciwl"] = 2 * flat(free) / (numbers["w_ciwl"] * (norm[1] * norm[2] * norm[3]) ** 2)
     found = np.array([_of(u[:, i], v[:, i], {n: float(x[i]) for n, x in numbers.items()}) for i in range(u.shape[1])])
     return xr.Dataset({name: problem.batch.labelled(found[:, i]) for i, name in enumerate(OUT)})
 
@@ -182,7 +188,8 @@ def _of(u: np.ndarray, v: np.ndarray, k: dict[str, float]) -> tuple[float, ...]:
     drive, pull = k["mu_icl"] * k["w_ciwl"] * p[-1] ** 2, k["alpha"] * k["w_cost"] * a[-1] ** 2
     x_0 = drive / (drive + pull) if drive + pull > 0 else np.nan
     taken = float(np.interp(LEARNED * whole, a * p, way["taken"]))
-    inside = np.abs(v[:3]).max() < SMALL * r and u[3] * side >= 0 and level.min() > LEAST_LEVEL and taken < MOST_TAKEN
+    inside = np.abs(v[:3]).max() < SMALL * r and k["m_ciwl"] < SMALL and u[3] * side >= 0
+    inside &= level.min() > LEAST_LEVEL and taken < MOST_TAKEN
     if inside:
         slow = _slowly(p[-1], way["u"][-1], way["v"][-1], u[1] ** 2 - u[2] ** 2, pull, other, k)
         level = np.append(level, slow)

@@ -23,11 +23,19 @@ from toymodel.checks import POSITIVE, check_values, checked
 from toymodel.model import Form, Model
 from toymodel.reduction import reduced_loss, symbols
 from toymodel.simulation.problem import problem_of_start
-from toymodel.theory.arrays import check, function
+from toymodel.theory.arrays import check, function, within
 from toymodel.theory.conserved import label
 from toymodel.theory.equilibria import functions
 from toymodel.theory.plateau import parts_of
 from toymodel.theory.quadrature import SHARE
+
+MOST_OF_LIMIT = 0.3  # of the largest stable step, on the way of the modified flow
+MOST_BY_NOISE = {
+    "unlearned": 0.02,
+    "residual": 0.1,
+    "drift_b": 0.025,
+    "drift_c": 0.025,
+}  # chosen on the seed 901 of theory_ranges_noise.py
 
 
 @cache
@@ -130,8 +138,8 @@ def modified_flow(
         lr: >= 0; 0 is the plain flow.
 
     Returns:
-        overlap and residual along `time` and `vector`. Range: steps well below the largest stable one; the error is of
-        second order in lr, that of the plain flow of first order.
+        overlap and residual along `time` and `vector`; NaN from where lr exceeds 0.3 of the largest stable step on the
+        way. The error is of second order in lr, that of the plain flow of first order.
 
     Raises:
         ValueError for a batch of runs.
@@ -162,14 +170,21 @@ def modified_flow(
         return -slope - lr / 2 * np.array(made.hessian(*y, *constants)) @ slope
 
     times = np.asarray(times, float)
-    solved = solve_ivp(change, (0, times[-1]), begin, "LSODA", t_eval=times, rtol=1e-10, atol=1e-12)
+    solved = solve_ivp(change, (0, times[-1]), begin, "LSODA", dense_output=True, rtol=1e-10, atol=1e-12)
     if not solved.success:
         raise RuntimeError(f"the modified flow could not be integrated at lr={lr:g}: {solved.message}")
-    n = len(form.vectors)
-    return xr.Dataset(
-        {"overlap": (("time", "vector"), solved.y[:n].T), "residual": (("time", "vector"), solved.y[n:].T)},
-        coords={"time": times, "vector": list(form.vectors)},
-    )
+
+    def states(when: np.ndarray, ys: np.ndarray) -> xr.Dataset:
+        parts = {
+            name: (("time", "vector"), y.T) for name, y in zip(("overlap", "residual"), np.split(ys, 2), strict=True)
+        }
+        return xr.Dataset(parts, coords={"time": when, "vector": list(form.vectors)})
+
+    way = states(solved.t, solved.y).assign(target_norm=start["target_norm"])
+    limit = curvature(model, way, weights=weights, **parameters).largest_step.values
+    beyond = solved.t[lr > MOST_OF_LIMIT * limit]
+    found = states(times, solved.sol(times))
+    return found.where(found.time < beyond[0]) if len(beyond) else found
 
 
 def loss_floor_expression() -> sp.Expr:
@@ -237,6 +252,34 @@ def noise_threshold_expression() -> sp.Expr:
     return SHARE / (1 - SHARE) * (l1 / 2 + mu1) * 4 * alpha * wc * s2**2 / (w1 * p**4 * (size - 2))
 
 
+@cache
+def noise_range_expressions() -> dict[str, sp.Expr]:
+    """What `noise_threshold` takes to be small, at the noise that it returns.
+
+    Returns:
+        unlearned: the floor of CIWL's loss over its unlearned one, l2. residual: the loss of ICL by the noise in a,
+        which the cost damps at alpha wc |d|^2, over l1. drift_b, drift_c: the share by which noise changes p in that time, as
+        |d|^2 - |b|^2 and |d|^2 - |c|^2 drift once ICL is gone (`toymodel.theory.long_noise`).
+    """
+    w1, wc, s2, l1, mu1, alpha, size, p = sp.symbols("w1 wc S2 l1 mu1 alpha N2 p", positive=True)
+    n_a, n_b, n_c, n_d, l2 = sp.symbols("n_a n_b n_c n_d l2", positive=True)
+    noise, pull = noise_threshold_expression(), alpha * wc * (s2 / p) ** 2
+    s, slope, entries, count = sp.symbols("s F N k", positive=True)
+    floor = loss_floor_expression().subs({slope: l1 / 2 + mu1, entries: size, count: 3, s: sp.sqrt(noise)})
+    drift = {f"drift_{x}": sp.Abs(n_d - n_a - n) for x, n in (("b", n_b), ("c", n_c))}
+    return {
+        "unlearned": floor / l2,
+        "residual": w1 * p**2 / 2 * n_a * noise / (2 * pull) / l1,
+        **{name: noise * excess / (p + 2 * s2**2 / p**2) / pull for name, excess in drift.items()},
+    }
+
+
+@cache
+def _where_noise_decides() -> sp.Expr:
+    small = (value <= MOST_BY_NOISE[name] for name, value in noise_range_expressions().items())
+    return within(noise_threshold_expression(), *small)
+
+
 @checked
 def noise_threshold(model: Model, lr: Any = 1.0, *, alpha: Any = None, mu_icl: Any = None, product: Any = None) -> Any:
     """The gradient noise sigma above which ICL is not displaced (`noise_threshold_expression`), for the paper's model.
@@ -252,7 +295,9 @@ def noise_threshold(model: Model, lr: Any = 1.0, *, alpha: Any = None, mu_icl: A
         dimensions, within 60,000 steps, in a fifth of the runs at this noise, in most at 1.15 times and in none at 0.85
         times it. At `tm.theory.noise_product(model, "icl")` noise above it keeps ICL that is there; half of the runs
         keep it down to 0.75 times. In between what was there first stays. Later p drifts, which can decide otherwise:
-        see `toymodel.theory.long_noise`. Range: mu_ciwl = 0, target norms of the model.
+        see `toymodel.theory.long_noise`. Range: mu_ciwl = 0, target norms of the model; NaN where CIWL is not learned
+        under that noise, where the noise in a alone is a loss of ICL, and where p drifts away before ICL has come back
+        (`noise_range_expressions`).
 
     Raises:
         ValueError for another model.
@@ -285,8 +330,10 @@ def noise_threshold(model: Model, lr: Any = 1.0, *, alpha: Any = None, mu_icl: A
         "alpha": values["alpha"],
         "N2": sum(model.dims[x] for x in d + shared),
         "p": values["product"],
+        "l2": model.weights["ciwl"] * (norms[d] * pair) ** 2 / 2,
+        **{f"n_{name}": float(model.dims[x]) for name, x in zip("abcd", (a, *shared, d), strict=True)},
     }
-    square = function(noise_threshold_expression())(**numbers)
+    square = function(_where_noise_decides())(**numbers)
     return (square / lr) ** 0.5
 
 

@@ -18,15 +18,18 @@ Nothing limits delta: it has no stationary law. The drives know p only, so that 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-import numpy as np
 import sympy as sp
 
 from toymodel.checks import POSITIVE, checked
 from toymodel.model import Model
-from toymodel.theory.arrays import check, function
+from toymodel.theory.arrays import check, function, within
+from toymodel.theory.discrete import loss_floor_expression, noise_threshold_expression
 from toymodel.theory.plateau import parts_of
+
+MOST_NEEDED, MOST_FLOOR, LEAST_PRODUCT = 0.16, 0.1, 0.5  # chosen on the seed 901 of theory_ranges_noise.py
 
 
 def long_noise_expressions() -> dict[str, sp.Expr]:
@@ -49,6 +52,19 @@ def long_noise_expressions() -> dict[str, sp.Expr]:
         "product": (s1**2 * s2**2 * wc / (2 * cost)) ** sp.Rational(1, 4),
         "beta": s**2 * (n_d - n_a - n_b),
     }
+
+
+@cache
+def _where_both_last() -> sp.Expr:
+    """p where n_d >= n_b, noise is above ICL's threshold at p, CIWL is learned, and p is not far below p without it."""
+    s, s1, s2, l1, l2, mu1 = sp.symbols("s S1 S2 l1 l2 mu1", positive=True)
+    n_b, n_d, size, p = sp.symbols("n_b n_d N2 p", positive=True)
+    product = long_noise_expressions()["product"]
+    needed = noise_threshold_expression().subs(p, product) / s**2
+    slope, entries, count = sp.symbols("F N k", positive=True)
+    floor = loss_floor_expression().subs({slope: l1 / 2 + mu1, entries: size, count: 3}) / l2
+    least = LEAST_PRODUCT * (s1**2 + s2**2) ** sp.Rational(1, 3)
+    return within(product, n_d >= n_b, needed <= MOST_NEEDED, floor <= MOST_FLOOR, product >= least)
 
 
 @checked
@@ -88,10 +104,12 @@ def noise_lasting_product(model: Model, noise: Any, lr: Any = 1.0, *, alpha: Any
         noise, lr, alpha: > 0, numbers or arrays (numpy or JAX) that broadcast.
 
     Returns:
-        p, of that shape; NaN for n_a + n_d <= n_b. Range: noise above `noise_threshold` of `noise_product`, so that ICL
-        is there; what is missing of ICL and the residuals of a and d are left out, which makes it 6 to 9 % too large at
-        the paper's dimensions. It is reached within about p / (s^2 (n_a + n_d - n_b)) units of time. A mean state: with
-        few entries, chance can end ICL later (half of the runs within 40,000 steps for entries of 30, 15, 15, 100).
+        p, of that shape. NaN for n_d < n_b; where s^2 is not 6 times what `noise_threshold` asks for at p, which
+        depends on the model alone; where noise leaves more than a tenth of CIWL's loss; and for p below half of
+        `noise_product` of "icl", which is not approached. What is missing of ICL and the residuals of a and d are left
+        out, which makes it 6 to 9 % too large at the paper's dimensions. It is reached within about p / (s^2 (n_a + n_d
+        - n_b)) units of time. A mean state: with few entries, chance can end ICL later (half of the runs within 40,000
+        steps for entries of 30, 15, 15, 100).
 
     Raises:
         ValueError for another model.
@@ -103,9 +121,7 @@ def noise_lasting_product(model: Model, noise: Any, lr: Any = 1.0, *, alpha: Any
     48.2
     """
     numbers = _numbers(model, noise, lr, alpha)
-    if numbers["n_a"] + numbers["n_d"] <= numbers["n_b"]:
-        return numbers["s"] * np.nan
-    return function(long_noise_expressions()["product"])(**numbers)
+    return function(_where_both_last())(**numbers)
 
 
 def _products(model: Model) -> tuple[float, float]:
@@ -125,6 +141,9 @@ def _numbers(model: Model, noise: Any, lr: Any, alpha: Any) -> dict[str, Any]:
     values = {"noise": noise, "lr": lr, "alpha": model.parameters["alpha"] if alpha is None else alpha}
     for name, value in values.items():
         check(name, value, POSITIVE)
-    sizes = {"n_a": model.dims[a], "n_d": model.dims[d], "n_b": model.dims[shared[0]]}
-    weight = model.weights[str(cost)]
-    return {"s": noise * lr**0.5, "alpha": values["alpha"], "wc": weight, "S1": s1, "S2": s2, **sizes}
+    sizes = {f"n_{name}": float(model.dims[x]) for name, x in (("a", a), ("d", d), ("b", shared[0]))}
+    sizes["N2"] = sizes["n_d"] + 2 * sizes["n_b"]
+    weights = {"w1": model.weights["icl"], "wc": model.weights[str(cost)]}
+    losses = {"l1": weights["w1"] * s1**2 / 2, "l2": model.weights["ciwl"] * s2**2 / 2}
+    numbers = {"s": noise * lr**0.5, "alpha": values["alpha"], "mu1": model.parameters["mu_icl"], "S1": s1, "S2": s2}
+    return {**numbers, **weights, **losses, **sizes}

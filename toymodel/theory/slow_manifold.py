@@ -4,8 +4,9 @@ On abc = S_icl the loss slides down within the manifold: with g the gradient of 
 
     d(a, b, c, d)/dt = -dL/dx + g (g . dL/dx) / g^2        at a = S_icl/p, b = c = sqrt(p),
 
-an autonomous flow of p and d. It holds while ICL keeps its product; where CIWL is learned too, the equilibria of a and
-d for a given p fold (`toymodel.theory.transience.fold`) and ICL ends. Drawn by `figures/theory_portrait.py`.
+an autonomous flow of p and d. It holds while ICL keeps its product, which is a question of the `strain`, the share of
+abc that the rest of the loss pulls away against ICL's hold; where CIWL is learned too, the equilibria of a and d for a
+given p fold (`toymodel.theory.transience.fold`) and ICL ends. Drawn by `figures/theory_portrait.py`.
 """
 
 from __future__ import annotations
@@ -19,21 +20,70 @@ from toymodel.checks import checked
 from toymodel.model import Model
 from toymodel.reduction import symbols
 from toymodel.theory import compiled as of
-from toymodel.theory.arrays import check, check_zero, function
-from toymodel.theory.transience import MISSING, balance, fold, form, target
+from toymodel.theory.arrays import check, check_zero, function, within
+from toymodel.theory.quadrature import SHARE
+from toymodel.theory.transience import MISSING, balance, fold, form, hold, target
+
+MOST_STRAIN = 0.1  # chosen on the seed 901 of benchmarks/theory_ranges_states.py
+MOST_M = 0.3  # of m_icl (`tm.theory.groups`): e1 / S_icl at the fold is sqrt(m_icl / 3), and is taken to be small
+
+
+@cache
+def _slopes() -> tuple[sp.Matrix, sp.Matrix]:
+    """dL/dx and d(abc)/dx for the overlaps of a, b, c, d on the manifold."""
+    planes, _, parameters = symbols(form())
+    u, p = {x: planes[x].u for x in "abcd"}, MISSING[2]
+    aligned = {planes[x].v: 0 for x in "abcd"} | {parameters["mu_ciwl"]: 0}
+    made = u["a"] * u["b"] * u["c"]
+    on = {u["a"]: target("abc") / p, u["b"]: sp.sqrt(p), u["c"]: sp.sqrt(p)}
+    slope, across = (
+        sp.Matrix([sp.diff(f, u[x]) for x in "abcd"]).subs(on) for f in (of.loss(form()).subs(aligned), made)
+    )
+    return slope, across
 
 
 @cache
 def velocity() -> tuple[sp.Expr, sp.Expr]:
     """d(bc)/dt and dd/dt on the manifold, in p and the symbols of `toymodel.reduction.symbols`."""
-    planes, _, parameters = symbols(form())
-    u, p = {x: planes[x].u for x in "abcd"}, MISSING[2]
-    aligned = {planes[x].v: 0 for x in "abcd"} | {parameters["mu_ciwl"]: 0}
-    made = u["a"] * u["b"] * u["c"]
-    slope, across = (sp.Matrix([sp.diff(f, u[x]) for x in "abcd"]) for f in (of.loss(form()).subs(aligned), made))
+    slope, across = _slopes()
     flow = across * across.dot(slope) / across.dot(across) - slope
-    on = {u["a"]: target("abc") / p, u["b"]: sp.sqrt(p), u["c"]: sp.sqrt(p)}
-    return sp.factor((2 * sp.sqrt(p) * flow[1]).subs(on)), sp.factor(flow[3].subs(on))
+    return sp.factor(2 * sp.sqrt(MISSING[2]) * flow[1]), sp.factor(flow[3])
+
+
+@cache
+def strain() -> sp.Expr:
+    """The share of abc at which the rest of the loss, which pulls at it, is balanced by ICL's hold on it.
+
+    `toymodel.theory.transience.hold` is the rate at which ICL restores abc; the rest moves abc at - g . dL/dx.
+    """
+    planes, _, _ = symbols(form())
+    slope, across = _slopes()
+    p = MISSING[2]
+    on = {planes["a"].u: target("abc") / p, planes["b"].u: sp.sqrt(p), planes["c"].u: sp.sqrt(p)}
+    return sp.factor(across.dot(slope) / (hold().subs(on) * target("abc")))
+
+
+@cache
+def _where_held() -> tuple[sp.Expr, ...]:
+    return tuple(within(v, sp.Abs(strain()) <= MOST_STRAIN) for v in velocity())
+
+
+@cache
+def _where_learned() -> tuple[sp.Expr, sp.Expr]:
+    """p of `coexisting` where less than SHARE is missing of both products, and the fold where that is so there.
+
+    What is missing of dbc is Q / (1 + Q) of it, with Q that of the leading order.
+    """
+    _, weights, parameters = symbols(form())
+    e1, _, p = MISSING
+    fourth, other = balance()
+    most = SHARE / (1 - SHARE) * target("dbc")
+    along = fourth ** sp.Rational(1, 4)
+    both = e1 <= SHARE * target("abc"), other.subs(p, along) <= most
+    m_icl = 2 * parameters["mu_icl"] / (weights["icl"] * target("abc") ** 2)
+    at = target("abc") * sp.sqrt(m_icl / 3)
+    near = m_icl <= MOST_M, other.subs({e1: at, p: fold()}) <= most
+    return within(along, *both), within(fold(), *near)
 
 
 @checked
@@ -45,7 +95,7 @@ def slow_flow(model: Model, p: Any, d: Any, **parameters: Any) -> tuple[Any, Any
         p, d, parameters: numbers or arrays (numpy or JAX) that broadcast; p > 0.
 
     Returns:
-        dp/dt and dd/dt. Range: abc = S_icl, that is as long as ICL restores it faster than the cost takes it.
+        dp/dt and dd/dt; NaN where the `strain` exceeds 0.1: the rest of the loss pulls abc away from S_icl.
 
     Raises:
         ValueError for another model.
@@ -59,7 +109,7 @@ def slow_flow(model: Model, p: Any, d: Any, **parameters: Any) -> tuple[Any, Any
     """
     planes, _, _ = symbols(form())
     values = {**_numbers(model, parameters), str(MISSING[2]): p, str(planes["d"].u): d}
-    one, other = (function(v)(**values) for v in velocity())
+    one, other = (function(v)(**values) for v in _where_held())
     return one, other
 
 
@@ -74,7 +124,7 @@ def coexisting(model: Model, missing: Any, **parameters: Any) -> Any:
 
     Returns:
         p. Its maximum over `missing` is the fold; with less missing the equilibrium is stable, with more unstable. To
-        leading order in what is missing and in a^2/p, d^2/p.
+        leading order in what is missing; NaN where one of the two is not learned: more than 1 - 1/sqrt(2) is missing.
 
     Raises:
         ValueError for another model.
@@ -83,12 +133,12 @@ def coexisting(model: Model, missing: Any, **parameters: Any) -> Any:
 
     >>> import numpy as np, toymodel as tm
     >>> model = tm.coopetition()
-    >>> p = coexisting(model, np.linspace(0.01, 0.99, 99))
-    >>> bool(abs(p.max() / end_of_coexistence(model) - 1) < 0.01)
+    >>> p = coexisting(model, np.linspace(0.01, 0.29, 99), mu_icl=1e-3)
+    >>> bool(abs(np.nanmax(p) / end_of_coexistence(model, mu_icl=1e-3) - 1) < 0.01)
     True
     """
     values = _numbers(model, parameters)
-    return function(balance()[0])(**values, e1=missing * function(target("abc"))(**values)) ** 0.25
+    return function(_where_learned()[0])(**values, e1=missing * function(target("abc"))(**values))
 
 
 @checked
@@ -100,7 +150,8 @@ def end_of_coexistence(model: Model, **parameters: Any) -> Any:
         parameters: numbers or arrays (numpy or JAX).
 
     Returns:
-        p, to leading order in a^2/p and d^2/p. Coexistence needs more than `toymodel.theory.transience.least_fold`.
+        p, to leading order in sqrt(m_icl / 3), the share of abc that is missing there; NaN for m_icl > 0.3, and where
+        CIWL is not learned there. Coexistence needs more than `toymodel.theory.transience.least_fold`.
 
     Raises:
         ValueError for another model.
@@ -109,10 +160,11 @@ def end_of_coexistence(model: Model, **parameters: Any) -> Any:
 
     >>> import toymodel as tm
     >>> model = tm.coopetition()
-    >>> [bool(end_of_coexistence(model) > coexisting(model, missing)) for missing in (0.1, 0.9)]
+    >>> given = {"mu_icl": 1e-3}
+    >>> [bool(end_of_coexistence(model, **given) > coexisting(model, missing, **given)) for missing in (0.01, 0.1)]
     [True, True]
     """
-    return function(fold())(**_numbers(model, parameters))
+    return function(_where_learned()[1])(**_numbers(model, parameters))
 
 
 def _numbers(model: Model, parameters: dict[str, Any]) -> dict[str, Any]:

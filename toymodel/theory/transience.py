@@ -279,15 +279,15 @@ def lifetime(
     to 1e-5, 1 % and 15 %, but up to a factor of 1.5 where alpha / mu_icl^(3/2) is near 2,700, at which `coexistence`
     appears.
 
-    Any other start, standard normal ones among them, and kappa above 0.3 or m_icl above 2: the parts are cuts of
-    one orbit of four numbers, which is integrated (`toymodel.theory.fading`). NaN where `tm.theory.emergence` has
-    no time or its pace is above 2, kappa is above 1, the cost takes a faster than ICL restores it from the first,
-    CIWL is learned before ICL is complete, or abc grows beyond 1.5 S_icl, where ICL may be lost for passing its
-    target. Scored on seeds on which nothing was chosen (benchmarks/theory_lifetime.py normal, spread, unequal):
-    standard normal starts at the paper's values, 278 of the 295 with a transient ICL have a prediction, median
-    error 1.8 %, in 95 % below 5.9 %, at most 7.6 %, where one lifetime for all is wrong by 9 % and 30 %. With alpha
-    and mu_icl of 0.01..1, 221 of 266: 0.8 %, 5.9 % and 8.1 %. Without residuals, overlaps of 0.003..1 lengths each,
-    over the groups with r 0.5..5, 82 of 253: 0.4 %, 4.4 % and 13 %. Over random inputs of any size
+    Any other start, standard normal ones among them, those at which a mechanism is learned, and kappa above 0.3 or
+    m_icl above 2: the parts are cuts of one orbit of four numbers, which is integrated (`toymodel.theory.fading`). NaN
+    where `tm.theory.emergence` has no time or its pace is above 2, kappa is above 1, the cost takes a faster than ICL
+    restores it from the first, CIWL is learned before ICL is complete, or abc grows beyond 1.5 S_icl, where ICL may be
+    lost for passing its target. Scored on seeds on which nothing was chosen (benchmarks/theory_lifetime.py normal,
+    spread, unequal): standard normal starts at the paper's values, 278 of the 295 with a transient ICL have a
+    prediction, median error 1.8 %, in 95 % below 5.9 %, at most 7.6 %, where one lifetime for all is wrong by 9 % and
+    30 %. With alpha and mu_icl of 0.01..1, 221 of 266: 0.8 %, 5.9 % and 8.1 %. Without residuals, overlaps of 0.003..1
+    lengths each, over the groups with r 0.5..5, 82 of 253: 0.4 %, 4.4 % and 13 %. Over random inputs of any size
     (benchmarks/theory_ranges.py) 61 of 600 have a value, at most 19 % off.
 
     Raises:
@@ -316,7 +316,9 @@ def lifetime(
     measures = groups(model, start, weights=weights, **parameters)
     kappa, m = (problem.batch.flat(measures[name]) * (1 - 1e-9) for name in ("kappa", "m_icl"))  # the ends belong to it
     far = (kappa > MOST_KAPPA) | (m > MOST_M)
-    closed = balanced & ~far
+    whole = np.array([[k[f"T_{x}"] * k["T_b"] * k["T_c"] for x in "ad"] for k in runs])
+    begun = (u[:, [0, 3]] * u[:, 1:2] * u[:, 2:3] > float(LEFT) * whole).any(1)  # one is learned at the start
+    closed = balanced & ~far & ~begun
     parts = np.full((len(runs), len(STAGES)), np.nan)
     if not closed.all():
         parts = fading.parts(model, start, problem, weights, parameters, ~closed)

@@ -24,7 +24,7 @@ import sympy as sp
 
 from toymodel.checks import check_values, checked
 from toymodel.model import Model
-from toymodel.theory.arrays import check, check_zero, function
+from toymodel.theory.arrays import check, check_zero, function, within
 from toymodel.theory.plateau import parts_of
 
 POSITIVE = ("w1", "w2", "wc", "S1", "S2", "mu1", "alpha")
@@ -213,7 +213,7 @@ def decay_thresholds(model: Model, **parameters: Any) -> dict[str, Any]:
 
 @cache
 def _where_icl_holds() -> sp.Expr:
-    return sp.Piecewise((icl_threshold_expression(), drive_expression() <= FAR_DRIVE), (sp.nan, True))
+    return within(icl_threshold_expression(), drive_expression() <= FAR_DRIVE)
 
 
 @cache
@@ -221,5 +221,5 @@ def _where_ciwl_holds() -> sp.Expr:
     w1, w2, _, s1, s2, mu1, _ = sp.symbols(" ".join(POSITIVE), positive=True)
     w, s = sp.symbols("w S", positive=True)
     learning = learning_limit_expression(3).subs({w: w1 * w2 * s2**2 / 2, s: s1}, simultaneous=True)
-    near = (ciwl_limit_expression() <= MOST_OF_LEARNING * learning) & (mu1 <= MOST_MU * w1 * s1**2 / 2)
-    return sp.Piecewise((ciwl_limit_expression(), near), (sp.nan, True))
+    limit = ciwl_limit_expression()
+    return within(limit, limit <= MOST_OF_LEARNING * learning, mu1 <= MOST_MU * w1 * s1**2 / 2)
