@@ -121,7 +121,7 @@ def modified(inputs: Inputs) -> Score:
             run = tm.descend(model, start, 2_000, lr=lr, progress=False)
         except FloatingPointError:  # then the whole way may be said to be anything but finite
             end = tm.theory.modified_flow(model, start, [0.0, 2_000 * lr], lr).overlap.isel(time=-1)
-            said[i], measured[i] = float(end.sum()), np.inf
+            said[i], measured[i] = float(end.sum(skipna=False)), np.inf
             continue
         halved = (run.loss < run.loss.isel(time=0) / 2).values
         at = max(int(halved.argmax()), 1) if halved.any() else 2_000

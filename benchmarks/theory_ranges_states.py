@@ -102,7 +102,7 @@ def slow(inputs: Inputs) -> Score:
     """The velocity on the manifold, against the slope where flow that starts there has relaxed to it.
 
     From 0.3..3 times the p of equal lengths, and d within 0..0.9 of CIWL's target; dd/dt is scored where it is no small
-    difference of what drives d and what takes it.
+    difference of what drives d and what takes it, and dp/dt where the error of the flow is below it.
     """
     inputs.without_mu_ciwl()
     whole, other = inputs.product("abc"), inputs.product("dbc")
@@ -113,9 +113,9 @@ def slow(inputs: Inputs) -> Score:
     start = tm.aligned_start(MODEL, overlap={x: inputs.along(v) for x, v in u.items()}, target_norm=norms)
     rest = inputs.weights["ciwl"].values / 2 * (other - d * p) ** 2
     hold = rest * inputs.weights["icl"].values * (p**2 + 2 * whole**2 / p)
-    when = np.unique(np.concatenate([[0], 8 / hold]))
+    when = np.unique(np.concatenate([[0], 30 / hold]))
     run = tm.flow(MODEL, start, when[-1], times=when, progress=False, **inputs.given())
-    run = run.sel(time=inputs.along(8 / hold))
+    run = run.sel(time=inputs.along(30 / hold))
     score = {"slow_flow (p)": [np.full(inputs.runs, np.nan) for _ in "01"]}
     score["slow_flow (d)"] = [np.full(inputs.runs, np.nan) for _ in "01"]
     for i, model in enumerate(inputs.models()):
@@ -125,7 +125,7 @@ def slow(inputs: Inputs) -> Score:
         said = tm.theory.slow_flow(model, *at)
         terms = abs(float(tm.theory.slow_flow(model, *at, alpha=1e-300)[1]) - float(said[1]))
         for name, one, real in zip(score, said, (u[1] * speed[2] + u[2] * speed[1], speed[3]), strict=True):
-            if name.endswith("(p)") or abs(real) > 0.1 * terms:
+            if abs(real) > (1e-7 * hold[i] * at[0] if name.endswith("(p)") else 0.1 * terms):
                 score[name][0][i], score[name][1][i] = one, real
     return {name: (said, measured) for name, (said, measured) in score.items()}
 
@@ -141,9 +141,11 @@ def _coexistence(model: tm.Model, missing: float, guess: tuple[float, float]) ->
         slope = derivatives(model, u, 0 * u)[1][::2]
         return np.array([slope[0] * u[0], slope[3] * u[3]]) / model.parameters["alpha"] / (u[0] * u[3]) ** 2
 
-    found = root(slopes, [np.log(guess[0]), guess[1]], method="hybr", options={"xtol": 1e-10})
-    ok = found.success and np.abs(found.fun).max() < 1e-6 * model.weights["cost"] and 0.3 < found.x[1] < 1
-    return (float(np.exp(found.x[0])), float(found.x[1])) if ok else None
+    for other_share in (guess[1], 0.9, 0.75):
+        found = root(slopes, [np.log(guess[0]), other_share], method="hybr", options={"xtol": 1e-10})
+        if found.success and np.abs(found.fun).max() < 1e-6 * model.weights["cost"] and 0.6 < found.x[1] < 1:
+            return float(np.exp(found.x[0])), float(found.x[1])
+    return None
 
 
 def coexistence(inputs: Inputs) -> Score:

@@ -45,7 +45,7 @@ def portrait(axes, mu, window, high, starts):
         gaps.append(np.linalg.norm(real - slow, axis=0) / np.linalg.norm(slow, axis=0))
     axes.set(xlim=window, ylim=(0, high), xlabel="p = bc", ylabel="d")
     axes.set_title(f"alpha = {MODEL.parameters['alpha']:g}, mu_icl = {mu:g}", fontsize="small")
-    return float(np.median(np.concatenate(gaps)))
+    return float(np.nanmedian(np.concatenate(gaps)))
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def main() -> None:
         branch, p_fold = coexisting(MODEL, missing, **given), end_of_coexistence(MODEL, **given)
         p, _, share, _ = run(0.1, 1e9, **given)
         axes[2].plot(p, share, color=colour, lw=2)
-        for part, style in ((slice(top := branch.argmax() + 1), "k-"), (slice(top - 1, None), "k:")):
+        for part, style in ((slice(top := int(np.nanargmax(branch)) + 1), "k-"), (slice(top - 1, None), "k:")):
             axes[2].plot(branch[part], 1 - missing[part], style, lw=0.8, zorder=4)
         axes[2].plot(p_fold, 1 - missing[top - 1], "s", color="white", mec="k", ms=4, zorder=5)
         axes[2].text(p[-1] + 4, 0.02, f"alpha = {alpha:g}", color=colour, rotation=90, fontsize="small")

@@ -258,7 +258,7 @@ def noise_range_expressions() -> dict[str, sp.Expr]:
 
     Returns:
         unlearned: the floor of CIWL's loss over its unlearned one, l2. residual: the loss of ICL by the noise in a,
-        which the cost damps at alpha wc |d|^2, over l1. drift_b, drift_c: the share by which noise changes p in that time, as
+        which the cost damps at alpha wc |d|^2, over l1. drift_b, drift_c: the share by which noise changes p then:
         |d|^2 - |b|^2 and |d|^2 - |c|^2 drift once ICL is gone (`toymodel.theory.long_noise`).
     """
     w1, wc, s2, l1, mu1, alpha, size, p = sp.symbols("w1 wc S2 l1 mu1 alpha N2 p", positive=True)

@@ -21,6 +21,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
 import sympy as sp
 
 from toymodel.checks import POSITIVE, checked
@@ -56,15 +57,15 @@ def long_noise_expressions() -> dict[str, sp.Expr]:
 
 @cache
 def _where_both_last() -> sp.Expr:
-    """p where n_d >= n_b, noise is above ICL's threshold at p, CIWL is learned, and p is not far below p without it."""
+    """p where noise is above ICL's threshold at p, CIWL is learned, and p is not far below p without it."""
     s, s1, s2, l1, l2, mu1 = sp.symbols("s S1 S2 l1 l2 mu1", positive=True)
-    n_b, n_d, size, p = sp.symbols("n_b n_d N2 p", positive=True)
+    size, p = sp.symbols("N2 p", positive=True)
     product = long_noise_expressions()["product"]
     needed = noise_threshold_expression().subs(p, product) / s**2
     slope, entries, count = sp.symbols("F N k", positive=True)
     floor = loss_floor_expression().subs({slope: l1 / 2 + mu1, entries: size, count: 3}) / l2
     least = LEAST_PRODUCT * (s1**2 + s2**2) ** sp.Rational(1, 3)
-    return within(product, n_d >= n_b, needed <= MOST_NEEDED, floor <= MOST_FLOOR, product >= least)
+    return within(product, needed <= MOST_NEEDED, floor <= MOST_FLOOR, product >= least)
 
 
 @checked
@@ -121,6 +122,8 @@ def noise_lasting_product(model: Model, noise: Any, lr: Any = 1.0, *, alpha: Any
     48.2
     """
     numbers = _numbers(model, noise, lr, alpha)
+    if numbers["n_d"] < numbers["n_b"]:
+        return numbers["s"] * np.nan
     return function(_where_both_last())(**numbers)
 
 
