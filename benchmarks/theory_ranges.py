@@ -61,7 +61,7 @@ def times(inputs: Inputs) -> Score:
     ratio = index["index"].where(index.without_ciwl < HORIZON / 2).values
     wanted = np.any([np.isfinite(s) for s in said.values()], 0)
     found = emergence_measured(inputs, inputs.start, wanted).emergence.values
-    measured = again(inputs, found, said["emergence_time"], said["escape"])
+    measured = again(inputs, found, *said.values())
     blocked = emergence_measured(inputs, inputs.start, np.isfinite(ratio), tm.Clamp("d", overlap=0, residual=0))
     score = {name: (value, measured) for name, value in said.items()}
     return {**score, "speed_up": (ratio, blocked.emergence.values / measured)}

@@ -142,7 +142,8 @@ def _coexistence(model: tm.Model, missing: float, guess: tuple[float, float]) ->
         return np.array([slope[0] * u[0], slope[3] * u[3]]) / model.parameters["alpha"] / (u[0] * u[3]) ** 2
 
     for other_share in (guess[1], 0.9, 0.75):
-        found = root(slopes, [np.log(guess[0]), other_share], method="hybr", options={"xtol": 1e-10})
+        with np.errstate(all="ignore"):  # on its way it may try anything
+            found = root(slopes, [np.log(guess[0]), other_share], method="hybr", options={"xtol": 1e-10})
         if found.success and np.abs(found.fun).max() < 1e-6 * model.weights["cost"] and 0.6 < found.x[1] < 1:
             return float(np.exp(found.x[0])), float(found.x[1])
     return None

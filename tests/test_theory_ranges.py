@@ -77,7 +77,21 @@ def test_what_grows_is_positive(runs):
 
 
 @pytest.mark.parametrize(
-    ("case", "inputs"), [("growth", 60), ("ends", 200), ("waves", 2_000), ("decay", 25), ("floor", 5)]
+    ("case", "inputs"),
+    [
+        ("growth", 60),
+        ("ends", 200),
+        ("waves", 300),
+        ("decay", 25),
+        ("floor", 5),
+        ("curvature", 20),
+        ("coexistence", 6),
+        ("limits", 100),
+        ("modified", 8),
+        ("residual", 3),
+        ("sampled", 10),
+        ("slow", 40),
+    ],
 )
 def test_random_inputs_are_nan_or_right(case, inputs):
     """Few inputs of the long benchmark, with a seed of their own; its times are those of the tests above."""
@@ -92,3 +106,35 @@ def test_escape_knows_that_a_mechanism_has_begun():
     """A long a: ICL has a quarter of its target at the start, the residuals of which take it away in no time."""
     start = tm.aligned_start(MODEL, overlap={"a": 20.0, "b": 1.0, "c": 1.0, "d": 0.1}, residual=3.0)
     assert tm.theory.escape(MODEL, start).emergence.isnull().all()
+
+
+def test_two_of_three_waves_that_meet_on_their_way_have_no_time():
+    """A and c of opposite signs and nearly equal sizes: damping decides which of them passes zero, and so the time."""
+    overlap = {"a": 0.01, "b": 0.1, "c": -0.0101, "d": 0.0}
+    start = tm.aligned_start(MODEL, overlap=overlap, target_norm=tm.coopetition().target_norms)
+    whole = tm.theory.rates(MODEL, start).drive.values
+    mixed = overlap["a"] * whole[0] / np.hypot(*whole)
+    near, far = (start.copy(deep=True) for _ in "12")
+    near.overlap.loc[{"vector": "c"}], far.overlap.loc[{"vector": "c"}] = -mixed * (1 + 1e-6), -2 * mixed
+    near.residual.loc[{"vector": "d"}] = far.residual.loc[{"vector": "d"}] = 0.5
+    assert bool(tm.theory.small_start_time(MODEL, near).emergence.isnull())
+    assert bool(tm.theory.small_start_time(MODEL, far).emergence.notnull())
+
+
+def test_a_lifetime_does_not_begin_with_icl_learned():
+    """abc four times its target at the start: no small start, though without residuals and with b = c."""
+    model = tm.coopetition(alpha=0.004, mu_icl=0.02)
+    start = tm.aligned_start(model, overlap={"a": 20.0, "b": 20.0, "c": 20.0, "d": 1.0})
+    assert bool(tm.theory.lifetime(model, start).lifetime.isnull())
+
+
+def test_bumps_need_small_residuals_and_mu_ciwl():
+    """With residuals of a tenth of a length, or mu_ciwl of a tenth of the loss, a height can be wrong by a factor."""
+    small = tm.aligned_start(MODEL, overlap={"a": 0.05, "b": 0.05, "c": 0.05, "d": 0.0})
+    small.residual.loc[{"vector": "d"}] = 3.0
+    large = small.copy(deep=True)
+    large.residual.loc[{"vector": list("abc")}] = 0.5
+    given = {"alpha": 1e-4, "mu_icl": 1e-6}
+    assert bool(tm.theory.bump(MODEL, small, **given).height.notnull())
+    assert bool(tm.theory.bump(MODEL, large, **given).height.isnull())
+    assert bool(tm.theory.bump(MODEL, small, mu_ciwl=0.05, **given).height.isnull())

@@ -30,6 +30,7 @@ PerRun = Float[np.ndarray, " run"]
 SHARE = 1 - 1 / sp.sqrt(2)  # (1 - x)^2 = 1/2: share of the target at which the loss of a mechanism has halved
 LEARNED = float(SHARE)
 MOST_DAMPING = 0.1  # beyond which the time is NaN
+MOST_CHARGE = 0.5  # of the drive of ICL's one private vector, that the cost takes as ICL emerges
 MOST_AT_START = 0.1  # of its target, that a mechanism has at the start
 NODES, DECADES = 8, 8  # Gauss-Legendre nodes in each panel; decades over which the panels shrink to the turning point
 
@@ -47,8 +48,9 @@ def escape(
 
     Returns, for every run:
         emergence: the time (steps x step size) at which ICL has learned a share 1 - 1/sqrt(2) of its target: its loss
-            has halved. NaN where damping exceeds 0.1, where CIWL is first and where a mechanism has more than a tenth
-            of its target at the start; else it is within about 10 %. Where ICL has two private vectors, the cost on the
+            has halved. NaN where damping exceeds 0.1, where CIWL is first, where a mechanism has more than a tenth
+            of its target at the start, and where the cost then takes from ICL's one private vector more than half of
+            what drives it; else it is within about 10 %. Where ICL has two private vectors, the cost on the
             one is left out: the other makes it grow again, and what it had at the start does not matter.
         first: whether CIWL has not by then.
         damping: the time times the fastest rate at which a vector is damped at the start, the check of validity.
@@ -67,7 +69,7 @@ def escape(
     >>> bool(abs(escape(model, start).emergence / closed.emergence - 1) < 1e-3)
     True
     """
-    icl, ciwl, shared, _ = parts_of(model)
+    icl, ciwl, shared, cost = parts_of(model)
     if len(shared) != 2 or not (1 <= len(icl) <= 2 and 1 <= len(ciwl) <= 2):
         raise ValueError(
             f"escape needs two shared vectors and one or two private ones each, got {dict(model.mechanisms)}"
@@ -106,6 +108,11 @@ def escape(
         [abs(np.prod([u[x] for x in xs], 0)) < MOST_AT_START * goal[m] / LEARNED for m, xs in model.mechanisms.items()],
         0,
     )
+    if len(icl) == 1 and cost:
+        at = {m: p.at(end).overlaps for m, p in private.items()}
+        other = at["ciwl"][next(i for i, x in enumerate(ciwl) if x in model.costs[cost])]
+        taken = damping[cost] * other**2 * at["icl"][0] ** 2 / (drive["icl"] * goal["icl"])
+        small &= (taken < MOST_CHARGE) | bool(without)
     values = {
         "emergence": np.where((damped <= MOST_DAMPING) & small & first, time, np.nan),
         "first": first,

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from toymodel.checks import check_values, checked
 from toymodel.model import Model
@@ -32,7 +33,10 @@ from toymodel.simulation.problem import problem_of_start
 from toymodel.theory.plateau import numbers_of
 from toymodel.theory.quadrature import LEARNED
 
+PerRun = Float[np.ndarray, " run"]
+MOST_CHARGE = 0.5  # of the drive of a private vector, that costs take as its mechanism emerges
 MOST_DAMPING, MOST_OF_ONE = 0.2, 0.3  # the mean g t, and that of A, b or c, beyond which the closed form is NaN
+MOST_UNEQUAL = 0.2  # of the time, that the damping of A, b or c beyond the mean changes
 MOST_STARTED, CLEARLY = 0.1, 1.05  # of what is learned, at the start; what the first has over the second in k_m / T_m
 DOUBLINGS = 28  # of Carlson's algorithm: each brings the arguments nearer to one another by a factor of 4
 DRAWS = 400_000
@@ -108,8 +112,11 @@ def small_start_time(
     Returns, for every run:
         emergence: the time at which its loss is half of the unlearned one; NaN where `damping` exceeds 0.2, where
             the fastest rate at which the start damps a vector, times t, exceeds 0.3, where a mechanism has more than
-            a tenth of that at the start, and where it is not first by 5 % of k_m / T_m.
+            a tenth of that at the start, and where it is not first by 5 % of k_m / T_m. Also where the three are
+            damped unequally and that changes the time by a fifth, as where the smallest two meet on their way to zero,
+            and where the `charge` exceeds 0.5.
         damping: g t, with g the mean over A, b and c of the rates at which the residuals of the start damp them.
+        charge: the rate at which the costs take its private vector when it emerges, over that at which it is driven.
         first: the mechanism that is learned first, which has the largest k_m / T_m.
 
     Valid for starts that are small against the targets. At the paper's dimensions the median error is 0.2 % at scale
@@ -140,8 +147,8 @@ def small_start_time(
     b, c = (u[x] for x in shared)
     goal = LEARNED * np.prod([target[x] for x in model.mechanisms[mechanism]], 0) * strength / drive[mechanism]
     end = _square_at(mixed, b, c, goal)
-    time = divergence_time(mixed, b, c, strength)
-    time = time - carlson(end, *(np.maximum(end + x**2 - mixed**2, 0) for x in (b, c))) / strength
+    undamped = divergence_time(mixed, b, c, strength)
+    time = undamped - carlson(end, *(np.maximum(end + x**2 - mixed**2, 0) for x in (b, c))) / strength
     rates = {x: _rate(model, damping, {y: v[y] ** 2 for y in v}, x) for x in model.vectors}
     of_mixed = sum(drive[m] ** 2 * rates[x] for m, x in private.items()) / strength**2
     three = np.stack([np.broadcast_to(r, time.shape) for r in (of_mixed, rates[shared[0]], rates[shared[1]])])
@@ -151,6 +158,11 @@ def small_start_time(
     with np.errstate(invalid="ignore", divide="ignore"):
         clock = np.where(slowed > 1e-9, -np.log1p(-slowed) / np.where(mean > 0, mean, 1), time)
         holds = (slowed < MOST_DAMPING) & (fastest * time < MOST_OF_ONE) & (time > 0)
+    for x, rate in zip((mixed, b, c), three, strict=True):  # the clock is right for one rate
+        kept = [np.where(y is x, np.exp(-np.clip((rate - mean) * time, -9, 9)), 1.0) * y for y in (mixed, b, c)]
+        holds &= abs(divergence_time(*kept, strength) / undamped - 1) < MOST_UNEQUAL
+    taken = charge(model, mechanism, drive, damping, goal ** (2 / 3))
+    holds &= taken < MOST_CHARGE
     shares = np.stack([drive[m] / np.prod([target[x] for x in model.mechanisms[m]], 0) for m in private])
     others = np.delete(shares, list(private).index(mechanism), 0).max(0)
     holds &= shares[list(private).index(mechanism)] > CLEARLY * others
@@ -160,6 +172,7 @@ def small_start_time(
     found = {
         "emergence": np.where(holds, clock, np.nan),
         "damping": slowed,
+        "charge": taken,
         "first": np.array(list(private))[shares.argmax(0)],
     }
     return xr.Dataset({name: problem.batch.labelled(value) for name, value in found.items()})
@@ -186,6 +199,18 @@ def universal_quantiles(levels: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95))
     check_values("levels", levels)
     a, b, c = np.random.default_rng(0).standard_normal((3, DRAWS))
     return np.quantile(divergence_time(a, b, c, 1.0), levels)
+
+
+def charge(model: Model, mechanism: str, drive: Mapping[str, Any], damping: Mapping[str, Any], p: PerRun) -> PerRun:
+    """The rate at which the costs take the private vector of a mechanism, over K sqrt(p), at which it is driven.
+
+    Where b^2 = c^2 = A^2 = p, as where they diverge, and x_m = A k_m / K.
+    """
+    private, shared = _shared_pair(model)
+    strength = np.sqrt(sum(drive[m] ** 2 for m in private))
+    squares = {x: p * (drive[m] / strength) ** 2 for m, x in private.items()} | dict.fromkeys(shared, p)
+    costs = {t: damping[t] if t in model.costs else 0.0 for t in model.terms}
+    return _rate(model, costs, squares, private[mechanism]) / (strength * np.sqrt(p))
 
 
 def _rate(model: Model, damping: Mapping[str, Any], squares: Mapping[str, Any], x: str) -> Any:

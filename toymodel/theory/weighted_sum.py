@@ -38,7 +38,7 @@ from toymodel.simulation.problem import problem_of_start
 
 PerRun = Float[Array, " run"]
 LARGEST_SHIFT = 0.2  # of the time, by the first order; beyond it the prediction is NaN
-LEAST_DRIVE = 0.4  # of the slope in the mechanism, to first order, at the time of emergence
+LEAST_DRIVE = 0.5  # of the slope in the mechanism, to first order, at the time of emergence
 PACE = (0.4, 3.0)  # of the fall of the loss at that time, to first order, over that of the zeroth
 TOO_FAR = -0.4  # g of the zeroth order at which the first order is no longer waited for
 BLOCK = 256  # runs computed together
@@ -103,7 +103,7 @@ def emergence(
             and where the overlaps of a mechanism start with a product beyond that of its targets.
         frozen: the time of the zeroth order, the weighted sum of the losses.
         shift: what the first order changes, as a share of the time; within -0.2..0.2.
-        drive: the slope of the loss in the mechanism at that time over that of the unlearned mechanisms; above 0.4.
+        drive: the slope of the loss in the mechanism at that time over that of the unlearned mechanisms; above 0.5.
             Below, another mechanism is learned before or with this one.
         pace: how fast the loss of the mechanism falls then, over the same in the zeroth order; within 0.4..3.
 
