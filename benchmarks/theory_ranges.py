@@ -25,6 +25,7 @@ def emergence_measured(
 ) -> xr.Dataset:
     """Emergence and end of ICL, and the bump of CIWL, under gradient flow: of the wanted runs, NaN for the others."""
     times = np.concatenate([[0], np.geomspace(1e-2, horizon, 1_550)])
+    wanted = wanted if wanted.any() else np.arange(len(wanted)) == 0  # a flow needs a run
     some, at = inputs.only(wanted), np.flatnonzero(wanted)
     run = tm.flow(MODEL, start.isel(run=at), horizon, times=times, interventions=acts, progress=False, **some.given())
     found = tm.measure(run)
