@@ -45,7 +45,7 @@ def again(inputs: Inputs, measured: np.ndarray, *said: np.ndarray) -> np.ndarray
     for i in np.flatnonzero(early):
         for guess in (s[i] for s in said if s[i] < HORIZON / 2):
             when = np.concatenate([[0], guess * np.linspace(0.7, 1.5, 6_000)])
-            run = tm.flow(MODEL, inputs.start.isel(run=i), when[-1], times=when, progress=False, **inputs.one(i))
+            run = tm.flow(MODEL, inputs.start.isel(run=i), when[-1], times=when, progress=False, **inputs.one(int(i)))
             measured[i] = np.fmin(measured[i], float(tm.first_below(run.loss_icl / run.unlearned_icl, 0.5)))
     return measured
 
@@ -154,7 +154,10 @@ def waves(inputs: Inputs) -> Score:
             (0, 1e6 / k / np.abs(start).min()), start, "DOP853", rtol=1e-10, atol=1e-14, events=event,
         )  # fmt: skip
         measured.append(end.t[-1] + 1 / (k * high) if end.status == 1 else np.nan)
-    score["divergence_time"] = (np.asarray(tm.theory.divergence_time(*begin, rate)), np.array(measured))
+    score["divergence_time"] = (
+        np.asarray(tm.theory.divergence_time(begin[0], begin[1], begin[2], rate)),
+        np.array(measured),
+    )
     return score
 
 

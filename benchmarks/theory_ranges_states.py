@@ -40,7 +40,7 @@ def _derivatives(form: Form, y: Any, norms: Any, weights: Any, parameters: Any) 
 
 
 def derivatives(
-    model: tm.Model, overlap: Any, residual: Any, *, entries: int = 2, **given: Any
+    model: tm.Model, overlap: Any, residual: Any, *, entries: Any = 2, **given: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Loss, slope and Hessian in (u_a, v_a, u_b, ...) of one state, by JAX on tensors; numbers are the model's."""
     y = np.zeros((len(model.vectors), entries))

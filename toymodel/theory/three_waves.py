@@ -160,7 +160,7 @@ def small_start_time(
         holds = (slowed < MOST_DAMPING) & (fastest * time < MOST_OF_ONE) & (time > 0)
     for x, rate in zip((mixed, b, c), three, strict=True):  # the clock is right for one rate
         kept = [np.where(y is x, np.exp(-np.clip((rate - mean) * time, -9, 9)), 1.0) * y for y in (mixed, b, c)]
-        holds &= abs(divergence_time(*kept, strength) / undamped - 1) < MOST_UNEQUAL
+        holds &= abs(divergence_time(kept[0], kept[1], kept[2], strength) / undamped - 1) < MOST_UNEQUAL
     taken = charge(model, mechanism, drive, damping, goal ** (2 / 3))
     holds &= taken < MOST_CHARGE
     shares = np.stack([drive[m] / np.prod([target[x] for x in model.mechanisms[m]], 0) for m in private])
