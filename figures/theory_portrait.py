@@ -25,13 +25,12 @@ def run(overlap, horizon, **parameters):
 
 
 def portrait(axes, mu, window, high, starts):
-    """Slow flow, its nullclines, and runs; returns the median difference of their speeds from the slow flow's."""
+    """Slow flow, where d rests, and runs; returns the median difference of their speeds from the slow flow's."""
     p, d = np.meshgrid(np.linspace(*window, 150), np.linspace(0.01, high, 150))
     speeds, gaps = slow_flow(MODEL, p, d, mu_icl=mu), []
     axes.streamplot(p, d, *speeds, density=0.8, color=plotting.COLOURS["none"], linewidth=0.6, arrowsize=0.6)
-    for speed, name, label in zip(speeds, ("shared", "ciwl"), ("d(bc)/dt = 0", "dd/dt = 0"), strict=True):
-        axes.contour(p, d, speed, [0], colors=plotting.COLOURS[name], linestyles="--", linewidths=1.2)
-        axes.plot([], [], "--", color=plotting.COLOURS[name], lw=1.2, label=label)
+    axes.contour(p, d, speeds[1], [0], colors=plotting.COLOURS["ciwl"], linestyles="--", linewidths=1.2)
+    axes.plot([], [], "--", color=plotting.COLOURS["ciwl"], lw=1.2, label="dd/dt = 0")
     axes.plot(p[0], CIWL / p[0], color=plotting.COLOURS["cost"], lw=0.8, label="CIWL learned")
     placed = [({"a": ICL / side, "b": side**0.5, "c": side**0.5, "d": d}, "loss") for side, d in starts]
     for start, name in (*placed, (0.1, "icl")):
@@ -66,8 +65,8 @@ def main() -> None:
     axes[2].set(xlabel="p = bc", ylabel="abc / S_icl", xlim=(0, 205))
     axes[2].set_title(f"mu_icl = {SMALL:g}", fontsize="small")
     plotting.panel_letters(axes)
-    caption = f"""The slow manifold abc = S_icl on which ICL lives once it has emerged. (a, b) Slow flow (grey),
-    nullclines and real runs from a small start (blue) and from the manifold (black), each to the cross, where ICL has
+    caption = f"""The slow manifold abc = S_icl on which ICL lives once it has emerged. (a, b) Slow flow (grey,
+    where its theory holds), where it leaves d at rest (dashed), and real runs from a small start (blue) and from the manifold (black), each to the cross, where ICL has
     lost a tenth of its product; their speeds differ from the slow flow's by {gaps[0]:.1%} and {gaps[1]:.1%} (median).
     (c) With both learned, the equilibria of a and d at a given p (stable: solid; leading order) end in a fold (square,
     closed form), and real runs (coloured) lose ICL within {max(misses):.0%} of its p. Where alpha is much
