@@ -32,7 +32,7 @@ def problem() -> tuple[Curves, np.ndarray, np.ndarray]:
     model = tm.coopetition()
     seen = observed(model, there("disentangled", "full"), None, None, None)
     start = tm.aligned_start(model, overlap=0.1)
-    curves = _curves(model, seen, start, free_of(model, "full"), (), LINK, "linear", STARTS)
+    curves = _curves(model, seen, start, free_of(model, "full"), (), LINK, "linear")
     sizes = np.nanstd(curves.scaled(seen.values), (0, 1))
     return curves, sizes, _starts(curves, sizes, *curves.layout.bounds(), STARTS, 0)
 

@@ -368,7 +368,11 @@ def sharpest(ax) -> tuple[int, float]:
 def orders(ax) -> float:
     """Distance of descent from the flow and from the modified flow against the step."""
     model = coopetition()
-    start, lrs, times = tm.paper_start(model, 7), np.array([0.125, 0.25, 0.5, 1.0]), np.array([0.0, 300.0, 600.0, 900.0])
+    start, lrs, times = (
+        tm.paper_start(model, 7),
+        np.array([0.125, 0.25, 0.5, 1.0]),
+        np.array([0.0, 300.0, 600.0, 900.0]),
+    )
     distances = {"flow": [], "modified flow": []}
     for lr in lrs.tolist():
         run = tm.descend(model, start, round(900 / lr), lr=lr, every=round(300 / lr))

@@ -219,7 +219,7 @@ def fit(
         raise ValueError(f"level must be within 0..1, without the ends, got {level:g}")
     seen = observed(model, data, columns, time, run)
     begin = _default_start(model) if start is None else start
-    curves = _curves(model, seen, begin, free, interventions, link, scale, int(starts))
+    curves = _curves(model, seen, begin, free, interventions, link, scale)
     given = _given_noise(seen, noise)
     n, k = len(curves.curve_of()), len(curves.layout.free)
     if n < k + (given is None):
@@ -250,12 +250,11 @@ def _curves(
     acts: Any,
     link: Any,
     scale: str,
-    lanes: int,
 ) -> Curves:
     placed = layout(model, start, free, acts)
     if len(placed.base) not in (1, len(seen.runs)):
         raise ValueError(f"start has {len(placed.base)} runs, the data have {len(seen.runs)}")
-    curves = Curves(placed, seen, links_of(link, seen.names, seen.kind), scale == "log", int(lanes))
+    curves = Curves(placed, seen, links_of(link, seen.names, seen.kind), scale == "log")
     if scale == "log" and (wrong := int((seen.values <= 0).sum())):
         raise ValueError(f"scale='log' needs curves > 0, and {wrong} values are not; use scale='linear'")
     return curves
@@ -292,7 +291,7 @@ def _solved(
         share = len(which) / max(len(which) - k, 1)  # n - k in place of n, shared by the curves
         left = np.array([np.mean(r[which == c] ** 2) * share for c in range(len(sizes))])
         before, sizes = sizes, np.maximum(sizes * np.sqrt(left), 1e-12 * np.where(spread > 0, spread, 1.0))
-        x = np.repeat(solved.x[solved.best][None], starts, 0)
+        x = solved.x[solved.best][None]
         solved = minimised(lambda x, sizes=sizes: curves.residuals(x, sizes), x, low, high, None, most, progress)
         if np.allclose(before, sizes, rtol=1e-2):
             break

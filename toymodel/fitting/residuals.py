@@ -18,35 +18,39 @@ from toymodel.fitting.links import Link
 from toymodel.reduction import Plane, unlearned_loss
 from toymodel.settings import own_jax
 from toymodel.simulation.sensitivity import field
+from toymodel.simulation.threads import threads
 from toymodel.symbolic import System
 from toymodel.theory.arrays import function
 
+LANES = 8  # starts in a call
 RTOL, ATOL, TRIES = 1e-5, 1e-8, 2000  # derivatives are those of the steps themselves
 
 
 @dataclass(frozen=True)
 class Curves:
-    """The curves of a layout beside those that were observed; `lanes` starts are computed in a call."""
+    """The curves of a layout beside those that were observed; LANES starts a call, and calls on all cores."""
 
     layout: Layout
     seen: Observed
     links: tuple[Link, ...]
     log: bool
-    lanes: int
 
     def predicted(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The curves (start, run, time, curve) of x (start, free), and their derivatives (..., free); of any number
         of starts. With one run in the layout and several observed, all of these are the same."""
         compiled = _compiled(self.layout.system, self.layout.free, self.seen.names, self.links)
-        base, parts = self.layout.base, []
-        with own_jax():
-            for first in range(0, len(x), self.lanes):
-                at = np.minimum(np.arange(first, first + self.lanes), len(x) - 1)
-                one_axis = np.repeat(x[at], len(base), 0), np.tile(base, (self.lanes, 1))
-                found = compiled(*one_axis, self.seen.time)
-                found = [np.asarray(part).reshape(self.lanes, len(base), *part.shape[1:]) for part in found]
-                parts.append([part[: len(x) - first] for part in found])
-        values, slopes = (np.concatenate(part) for part in zip(*parts, strict=True))
+        base, count = self.layout.base, -(-len(x) // LANES)
+        parts: list[Any] = [None] * count
+
+        def one(i: int) -> None:
+            at = np.minimum(np.arange(i * LANES, (i + 1) * LANES), len(x) - 1)
+            with own_jax():
+                found = compiled(np.repeat(x[at], len(base), 0), np.tile(base, (LANES, 1)), self.seen.time)
+                parts[i] = [np.asarray(part).reshape(LANES, len(base), *part.shape[1:]) for part in found]
+
+        with threads() as (each, _):
+            each(one, ((i,) for i in range(count)))
+        values, slopes = (np.concatenate(part)[: len(x)] for part in zip(*parts, strict=True))
         return values, slopes
 
     def scaled(self, values: np.ndarray) -> np.ndarray:
