@@ -37,11 +37,9 @@ TA, TB, TC, TD = sp.symbols("T_a T_b T_c T_d", positive=True)
 TINY = sp.Rational(1, 10**18)  # keeps 0 / 0 out where d has neither learned nor kept anything
 U0, V0 = sp.symbols("u_0 v_0", real=True)
 MU, ALPHA, W2, WC = sp.symbols("mu alpha w_ciwl w_cost", positive=True)
-SMALL, LEAST_LEVEL, MOST_TAKEN = (
-    0.05,
-    0.5,
-    0.01,
-)  # residuals over r and mu_ciwl over l, the loss of CIWL, and what the cost takes of a
+SMALL = 0.05  # residuals of a, b and c over r, and mu_ciwl over l_ciwl
+LEAST_LEVEL = 0.5  # the loss of CIWL, in units of the unlearned one: below, CIWL is learned
+MOST_TAKEN = 0.01  # of a, by the cost, before ICL emerges
 FARTHEST = 100.0  # of a, over r, at which the escape is given up
 MOST_CALLS = 20_000  # of the slopes, for one run; beyond, the height is NaN
 LONG = 100.0  # times in which the cost takes d, for which the loss is followed
