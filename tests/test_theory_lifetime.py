@@ -41,6 +41,12 @@ def test_there_is_no_coexistence_where_the_fold_leaves_no_room():
     assert tm.theory.lifetime(MODEL, START, alpha=1e-3, mu_icl=1e-5).coexistence > 0
 
 
+def test_where_the_fold_is_near_the_least_one_the_orbit_is_followed():
+    """There the stages with coexistence are 1.4 times too long, and those without it half as long as they should be."""
+    for alpha in (8.5e-5, 1.2e-4):
+        assert errors(compared([alpha], [1e-5], points=2000)).max() < 0.05
+
+
 def test_least_fold():
     """By brute force, with the fraction written out; for S_icl > S_ciwl there is always room."""
     numbers = {f"T_{x}": norm for x, norm in MODEL.target_norms.items()} | {f"w_{t}": 1.0 for t in MODEL.terms}

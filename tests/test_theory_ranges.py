@@ -128,6 +128,19 @@ def test_a_lifetime_does_not_begin_with_icl_learned():
     assert bool(tm.theory.lifetime(model, start).lifetime.isnull())
 
 
+def test_a_lifetime_from_a_long_vector_is_nan_or_right():
+    """Without residuals and with b = c, but a and d longer than S_icl^(1/3): by the stages it is 50 times too long."""
+    overlap, norms = {"a": 3.7, "b": 0.175, "c": 0.175, "d": 1.67}, {**dict.fromkeys("abc", 1.0), "d": 3.22}
+    start = tm.aligned_start(MODEL, overlap=overlap, target_norm=norms)
+    given = {"weights": dict.fromkeys(MODEL.terms, 1.0), "alpha": 0.0217, "mu_icl": 0.61}
+    said = float(tm.theory.lifetime(MODEL, start, **given).lifetime)
+    times = np.concatenate([[0], np.geomspace(1e-3, 1e4, 3000)])
+    run = tm.measure(tm.flow(MODEL, start, 1e4, times=times, progress=False, **given)).sel(mechanism="icl")
+    measured = float(run.end - run.emergence)
+    assert np.isfinite(measured)
+    assert np.isnan(said) or said == pytest.approx(measured, rel=0.5)
+
+
 def test_bumps_need_small_residuals_and_mu_ciwl():
     """With residuals of a tenth of a length, or mu_ciwl of a tenth of the loss, a height can be wrong by a factor."""
     small = tm.aligned_start(MODEL, overlap={"a": 0.05, "b": 0.05, "c": 0.05, "d": 0.0})
