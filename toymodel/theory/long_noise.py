@@ -31,6 +31,7 @@ from toymodel.theory.discrete import loss_floor_expression, noise_threshold_expr
 from toymodel.theory.plateau import parts_of
 
 MOST_NEEDED, MOST_FLOOR, LEAST_PRODUCT = 0.16, 0.1, 0.5  # chosen on the seed 901 of theory_ranges_noise.py
+MOST_AT_FIRST = 1.0  # of the square of the threshold at the first p, over that of the noise: below it ICL is lost
 
 
 def long_noise_expressions() -> dict[str, sp.Expr]:
@@ -57,15 +58,16 @@ def long_noise_expressions() -> dict[str, sp.Expr]:
 
 @cache
 def _where_both_last() -> sp.Expr:
-    """p where noise is above ICL's threshold at p, CIWL is learned, and p is not far below p without it."""
+    """p where noise is above ICL's threshold there and at the first p, CIWL is learned, and p not far below that."""
     s, s1, s2, l1, l2, mu1 = sp.symbols("s S1 S2 l1 l2 mu1", positive=True)
     size, p = sp.symbols("N2 p", positive=True)
     product = long_noise_expressions()["product"]
     needed = noise_threshold_expression().subs(p, product) / s**2
     slope, entries, count = sp.symbols("F N k", positive=True)
     floor = loss_floor_expression().subs({slope: l1 / 2 + mu1, entries: size, count: 3}) / l2
-    least = LEAST_PRODUCT * (s1**2 + s2**2) ** sp.Rational(1, 3)
-    return within(product, needed <= MOST_NEEDED, floor <= MOST_FLOOR, product >= least)
+    first = (s1**2 + s2**2) ** sp.Rational(1, 3)
+    kept = noise_threshold_expression().subs(p, first) <= MOST_AT_FIRST * s**2
+    return within(product, needed <= MOST_NEEDED, kept, floor <= MOST_FLOOR, product >= LEAST_PRODUCT * first)
 
 
 @checked
@@ -106,11 +108,12 @@ def noise_lasting_product(model: Model, noise: Any, lr: Any = 1.0, *, alpha: Any
 
     Returns:
         p, of that shape. NaN for n_d < n_b; where s^2 is not 6 times what `noise_threshold` asks for at p, which
-        depends on the model alone; where noise leaves more than a tenth of CIWL's loss; and for p below half of
-        `noise_product` of "icl", which is not approached. What is missing of ICL and the residuals of a and d are left
-        out, which makes it 6 to 9 % too large at the paper's dimensions. It is reached within about p / (s^2 (n_a + n_d
-        - n_b)) units of time. A mean state: with few entries, chance can end ICL later (half of the runs within 40,000
-        steps for entries of 30, 15, 15, 100).
+        depends on the model alone; where it is less than that asks for at p0, `noise_product` of "icl", from which p
+        grows, since ICL is lost there and p falls for a long d; where noise leaves more than a tenth of CIWL's loss;
+        and for p below half of p0, which is not approached. What is missing of ICL and the residuals of a and d are
+        left out, which makes it 6 to 9 % too large at the paper's dimensions. It is reached within about
+        p / (s^2 (n_a + n_d - n_b)) units of time. A mean state: with few entries, chance can end ICL later (half of the
+        runs within 40,000 steps for entries of 30, 15, 15, 100).
 
     Raises:
         ValueError for another model.
