@@ -39,9 +39,9 @@ def drawn(runs: int, seed: int):
 
 @pytest.fixture(scope="module")
 def runs():
-    """300 of them, and when each mechanism emerges by gradient flow."""
-    start, weights, parameters = drawn(300, seed=12)
-    times = np.geomspace(1e-2, 1e6, 3000)
+    """200 of them, and when each mechanism emerges by gradient flow."""
+    start, weights, parameters = drawn(200, seed=12)
+    times = np.geomspace(1e-2, 1e6, 2000)
     run = tm.flow(MODEL, start, 1e6, times=times, weights=weights, progress=False, **parameters)
     return start, weights, parameters, tm.measure(run).emergence.sel(mechanism="icl", drop=True)
 
@@ -59,10 +59,10 @@ def test_a_time_is_nan_or_right(runs, name):
 
 
 def test_a_bump_is_nan_or_a_share(runs):
-    """Of 60 of them: it takes a tenth of a second for each."""
+    """Of 20 of them: it takes a tenth of a second for each."""
     start, weights, parameters, _ = runs
-    start = start.isel(run=slice(60))
-    weights, parameters = ({n: x.isel(run=slice(60)) for n, x in of.items()} for of in (weights, parameters))
+    start = start.isel(run=slice(20))
+    weights, parameters = ({n: x.isel(run=slice(20)) for n, x in of.items()} for of in (weights, parameters))
     height = tm.theory.bump(MODEL, start, weights=weights, **parameters)["height"].dropna("run")
     assert bool(((height >= -1e-12) & (height < 2)).all())
 
@@ -79,13 +79,13 @@ def test_what_grows_is_positive(runs):
 @pytest.mark.parametrize(
     ("case", "inputs"),
     [
-        ("growth", 60),
-        ("ends", 200),
+        ("growth", 30),
+        ("ends", 100),
         ("waves", 300),
         ("decay", 25),
         ("floor", 5),
-        ("curvature", 20),
-        ("coexistence", 6),
+        ("curvature", 10),
+        ("coexistence", 4),
         ("limits", 100),
         ("modified", 8),
         ("residual", 3),

@@ -113,7 +113,8 @@ def noise_lasting_product(model: Model, noise: Any, lr: Any = 1.0, *, alpha: Any
         and for p below half of p0, which is not approached. What is missing of ICL and the residuals of a and d are
         left out, which makes it 6 to 9 % too large at the paper's dimensions. It is reached within about
         p / (s^2 (n_a + n_d - n_b)) units of time. A mean state: with few entries, chance can end ICL later (half of the
-        runs within 40,000 steps for entries of 30, 15, 15, 100).
+        runs within 40,000 steps for entries of 30, 15, 15, 100). Of 500 random inputs 47 could be run: at most 31 %
+        off.
 
     Raises:
         ValueError for another model.
