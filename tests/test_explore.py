@@ -198,12 +198,14 @@ def test_slow_flow_and_fold_are_those_of_theory(js):
         "foldOf({...problem, parameters: {...problem.parameters, mu_icl: 0.1}})]; })()"
     )
     velocity, fold, least, none = found
+    velocity = np.array(velocity, float)  # null, where the flow does not hold, is NaN
     known = np.stack([part.ravel() for part in slow_flow(model, p, d)], -1)
-    assert np.allclose(velocity, known, rtol=1e-9, atol=1e-12)
+    assert 5 < np.isfinite(known).sum() < known.size
+    assert np.allclose(velocity, known, rtol=1e-9, atol=1e-12, equal_nan=True)
     assert fold == pytest.approx(end_of_coexistence(model), rel=1e-9)
     numbers = {f"T_{x}": n for x, n in model.target_norms.items()} | {f"w_{t}": w for t, w in model.weights.items()}
     assert least == pytest.approx(least_fold(numbers), rel=1e-3)
-    assert (none is None) == (end_of_coexistence(model, mu_icl=0.1) < least_fold(numbers))
+    assert (none is None) == (not end_of_coexistence(model, mu_icl=0.1) > least_fold(numbers))
 
 
 STATES = (

@@ -80,8 +80,8 @@ def slow_plane() -> str:
     system = System(coopetition().form)
     p, d = transience.MISSING[2], system.planes["d"].u
     printed = {
-        "velocity": function({"p": [p, d], "c": system.constants}, slow_manifold.velocity()),
-        "fold": function({"c": system.constants}, [transience.fold()]),
+        "velocity": function({"p": [p, d], "c": system.constants}, slow_manifold.where_held()),
+        "fold": function({"c": system.constants}, [slow_manifold.where_learned()[1]]),
         "crowding": function({"p": [p], "c": system.constants}, [*transience.forces(), transience.crowding()]),
     }
     return "{" + ",\n".join(f"{name}: {text}" for name, text in printed.items()) + "}"

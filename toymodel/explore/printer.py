@@ -43,6 +43,9 @@ class Printer(JavascriptCodePrinter):
     def _print_Float(self, expr: sp.Float) -> str:
         return repr(float(expr))
 
+    def _print_NaN(self, expr: sp.Expr) -> str:
+        return "NaN"
+
 
 def function(
     arguments: Mapping[str, Sequence[sp.Symbol]],

@@ -76,13 +76,14 @@ def lag() -> tuple[sp.Expr, sp.Expr]:
 
 
 @cache
-def _where_held() -> tuple[sp.Expr, ...]:
+def where_held() -> tuple[sp.Expr, ...]:
+    """`velocity` where it holds, NaN elsewhere."""
     tight, slow = (sp.Abs(a) <= most * sp.Abs(b) for most, (a, b) in ((MOST_STRAIN, strain()), (MOST_LAG, lag())))
     return within(velocity()[0], tight, slow), within(velocity()[1], tight)
 
 
 @cache
-def _where_learned() -> tuple[sp.Expr, sp.Expr]:
+def where_learned() -> tuple[sp.Expr, sp.Expr]:
     """p of `coexisting` where less than SHARE is missing of both products, and the fold where that is so there.
 
     What is missing of dbc is Q / (1 + Q) of it, with Q that of the leading order.
@@ -115,14 +116,16 @@ def slow_flow(model: Model, p: Any, d: Any, **parameters: Any) -> tuple[Any, Any
 
     Source: `derivations/lifetime.py`.
 
-    >>> import toymodel as tm
-    >>> dp, dd = slow_flow(tm.coopetition(), 1.0, 0.0)
-    >>> float(dp) == 0.0, float(dd) > 0.0  # without d nothing competes; mu_icl drives d
+    >>> import numpy as np, toymodel as tm
+    >>> dp, dd = slow_flow(tm.coopetition(mu_icl=3e-3), 60.0, 1.0)
+    >>> bool(dp > 0), bool(dd > 0)  # mu_icl drives d, and the cost takes a
     (True, True)
+    >>> bool(np.isnan(slow_flow(tm.coopetition(), 30.0, 9.0)[0]))  # a long d pulls abc away from S_icl
+    True
     """
     planes, _, _ = symbols(form())
     values = {**_numbers(model, parameters), str(MISSING[2]): p, str(planes["d"].u): d}
-    one, other = (function(v)(**values) for v in _where_held())
+    one, other = (function(v)(**values) for v in where_held())
     return one, other
 
 
@@ -151,7 +154,7 @@ def coexisting(model: Model, missing: Any, **parameters: Any) -> Any:
     True
     """
     values = _numbers(model, parameters)
-    return function(_where_learned()[0])(**values, e1=missing * function(target("abc"))(**values))
+    return function(where_learned()[0])(**values, e1=missing * function(target("abc"))(**values))
 
 
 @checked
@@ -177,7 +180,7 @@ def end_of_coexistence(model: Model, **parameters: Any) -> Any:
     >>> [bool(end_of_coexistence(model, **given) > coexisting(model, missing, **given)) for missing in (0.01, 0.1)]
     [True, True]
     """
-    return function(_where_learned()[1])(**_numbers(model, parameters))
+    return function(where_learned()[1])(**_numbers(model, parameters))
 
 
 def _numbers(model: Model, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -135,7 +135,6 @@ function drawPlane(state, run) {
     across[j * count + i] = out[1];
   }));
   let inside = arrows(xs, ys, along, across, x, y, count);
-  inside += `<path class="line" d="${zeroLines(xs, ys, along, x, y)}" stroke="${COLOURS.shared}" stroke-dasharray="6 4"/>`;
   inside += `<path class="line" d="${zeroLines(xs, ys, across, x, y)}" stroke="${COLOURS.ciwl}" stroke-dasharray="6 4"/>`;
   inside += line(xs, xs.map((p) => (d * b * c) / p), x, y, COLOURS.cost, 'stroke-width="1.2"');
   const learned = run.inside.icl, on = record.loss_icl.map((loss) => loss < learned);
@@ -146,10 +145,10 @@ function drawPlane(state, run) {
   const fold = foldOf(problem);
   if (Number.isFinite(fold)) inside += upright(fold, x, y, INK.shared, "fold", 'stroke-dasharray="2 3"');
   put("plane", width, height, frame(width, height, x, y, { xlabel: "p = bc", ylabel: "d", inside, clip: "in-plane" }));
-  legend("legend-plane", [[COLOURS.shared, "dp/dt = 0", "dashed"], [COLOURS.ciwl, "dd/dt = 0", "dashed"], [COLOURS.cost, "CIWL learned"], ["#8b919b", "run"], [COLOURS.icl, "run, ICL learned"]]);
+  legend("legend-plane", [[COLOURS.ciwl, "dd/dt = 0", "dashed"], [COLOURS.cost, "CIWL learned"], ["#8b919b", "run"], [COLOURS.icl, "run, ICL learned"]]);
   const most = Math.max(...share.filter(Number.isFinite));
   const acts = problem.acts.length ? " It leaves out interventions." : "";
-  note.textContent = `Arrows: the slow flow on abc = S_icl without residuals, b = c.${acts} This run comes to ${Math.round(100 * most)} % of S_icl.${Number.isFinite(fold) ? "" : " No fold here."}`;
+  note.textContent = `Arrows: the slow flow on abc = S_icl without residuals, b = c, where it holds.${acts} This run comes to ${Math.round(100 * most)} % of S_icl.${Number.isFinite(fold) ? "" : " No fold here."}`;
 }
 
 // The p at which coexistence ends, NaN where there is none.
