@@ -16,6 +16,8 @@ from toymodel.sweeps.execute import execute
 from toymodel.theory.slow_manifold import end_of_coexistence, slow_flow
 from toymodel.theory.transience import least_fold
 
+pytestmark = pytest.mark.slow  # the page takes five seconds to be printed
+
 NODE = Path(ROOT_DIR) / "bin" / "node"
 ACTS = (
     'Clamp("d", overlap=0, residual=0, at=100, until=900)',
@@ -109,7 +111,6 @@ def test_flow_of_the_page_keeps_its_tolerance(name, js):
     assert apart(found, tm.flow(model, usual_start(name, model), 2000, times=found["time"], **TIGHT)) < 1e-6
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", content.PRESETS)
 def test_flow_of_the_page_makes_the_steps_of_python(name, js):
     """The same method with the same tolerances, so that only rounding is left."""
@@ -118,7 +119,6 @@ def test_flow_of_the_page_makes_the_steps_of_python(name, js):
     assert apart(found, tm.flow(model, usual_start(name, model), 2000, times=found["time"])) < 1e-9
 
 
-@pytest.mark.slow
 def test_interventions_of_the_page_are_those_of_python(js):
     model = tm.coopetition()
     start = tm.paper_start(model, 7)
@@ -297,7 +297,6 @@ def test_exported_toml_gives_the_diagram_of_the_page(given, js, tmp_path):
     compared_with_sweep(given, js, tmp_path / "sweep.toml")
 
 
-@pytest.mark.slow
 def test_exported_toml_of_a_flow_gives_the_diagram_of_the_page(js, tmp_path):
     for given in STATES:
         if "integrator" in given:
@@ -367,7 +366,6 @@ def test_the_server_gives_predictions_of_theory():
         assert server.plain(server.theory({"sweep": {**SWEEP, **given}})) == {"lifetime": None, "winner": None}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", content.PRESETS)
 def test_emergence_is_predicted_as_by_theory(name, js):
     """The page's integration of the printed field, against JAX's derivatives of the same loss."""

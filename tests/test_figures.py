@@ -94,6 +94,7 @@ def made_from(project: Path, name: str) -> list[str]:
     return found["sources"].split(", ")
 
 
+@pytest.mark.slow
 def test_sources_are_what_a_script_imports_and_uses(project):
     of_one, of_other = made_from(project, "one"), made_from(project, "other")
     assert {"figures/one.py", "toymodel/model.py", "toymodel/toymodel.mplstyle", "data.csv"} <= set(of_one)
@@ -101,6 +102,7 @@ def test_sources_are_what_a_script_imports_and_uses(project):
     assert "toymodel/model.py" not in of_other and "data.csv" not in of_other
 
 
+@pytest.mark.slow
 def test_nothing_is_stale_when_drawn(project):
     assert stale(project) == set()
 
@@ -141,6 +143,7 @@ def test_comments_and_docstrings_make_nothing_stale(project, edited, change):
 
 
 @pytest.mark.parametrize("name", ["data.csv", "figures/out/one.pdf", "figures/out/one.svg", "figures/out/one.md"])
+@pytest.mark.slow
 def test_what_is_deleted_is_stale(project, name):
     shutil.move(project / name, project / "moved")
     try:

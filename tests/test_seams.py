@@ -57,6 +57,7 @@ ACTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("acts", ACTS, ids=["scaled", "pushed", "together"])
 def test_an_intervention_on_gradients_is_one_class(model, vectors, acts):
     """Written once, it acts on the coordinates, on all entries, on the flow of each method, and as text."""

@@ -274,6 +274,7 @@ def test_trajectories_are_kept_if_asked_for():
         np.testing.assert_allclose(swept[name], runs[name].transpose(*swept[name].dims), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_equal_numbers_of_entries_are_taken_once_and_it_is_said():
     with pytest.warns(UserWarning, match=r"dim_d: log\(5.0, 20.0, 100\) has 16 different whole numbers"):
         found = tm.sweep(MODEL, {"dim_d": tm.log(5, 20, 100)}, steps=2)
