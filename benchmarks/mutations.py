@@ -46,7 +46,7 @@ MUTATIONS = [
     Mutation(T + "three_waves.py", "np_.sqrt(3 / (x", "np_.sqrt(2 / (x", WAVES, "carlson"),
     Mutation(T + "three_waves.py", "2 * carlson(np_", "3 * carlson(np_", WAVES, "divergence"),
     Mutation(T + "three_waves.py", "a * b * c >= 0", "a * b * c <= 0", WAVES, "divergence"),
-    Mutation(T + "three_waves.py", "time = time - carlson", "time = time + carlson", WAVES, "small_starts_are"),
+    Mutation(T + "three_waves.py", "time = undamped - carlson", "time = undamped + carlson", WAVES, "small_starts_are"),
     Mutation(
         T + "three_waves.py",
         "short = np.prod(middle + above, 0) < goal**2",
@@ -102,7 +102,7 @@ MUTATIONS = [
     Mutation(T + "conserved.py", "return weight * product**2", "return 2 * weight * product**2", CONSERVED, "sharp"),
     Mutation(T + "conserved.py", "> 2 * np.log(product)", "> 3 * np.log(product)", CONSERVED, "ends"),
     Mutation(T + "transience.py", "per_a * mu**2 / alpha", "2 * per_a * mu**2 / alpha", FORMS, "right_forms"),
-    Mutation(T + "slow_manifold.py", "2 * sp.sqrt(p) * flow[1]", "3 * sp.sqrt(p) * flow[1]", SLOW),
+    Mutation(T + "slow_manifold.py", "2 * sp.sqrt(MISSING[2]) * flow[1]", "3 * sp.sqrt(MISSING[2]) * flow[1]", SLOW),
     Mutation(
         D + "plateau.py", "-weights[m] * target * product", "-2 * weights[m] * target * product", PLATEAU, "algebra"
     ),

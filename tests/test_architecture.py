@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mutations import MUTATIONS
 
 import toymodel as tm
 
@@ -82,3 +83,9 @@ def test_what_texts_call_by_name_is_there():
                     place = getattr(place, part, None)
             wrong += [f"{path.relative_to(ROOT)}: {name}"] if place is None else []
     assert not wrong
+
+
+def test_the_coefficients_that_a_benchmark_changes_are_there():
+    """`benchmarks/mutations.py` changes texts of the code, which have to follow it."""
+    for mutation in MUTATIONS:
+        assert (ROOT / mutation.file).read_text().count(mutation.old) == 1, mutation
