@@ -2,7 +2,7 @@
 
 Inputs and what counts as off or in vain: `theory_inputs`. What asks for more (no residuals, mu_ciwl = 0, one long
 shared vector) gets that and otherwise the same inputs. Flow is recorded at 1.2 % steps of time until 1e6 (1e7 for
-lifetimes). What lasts (equilibria, thresholds, noise) is in `theory_ranges_states`.
+lifetimes). Equilibria and their neighbourhood are in `theory_ranges_states`, noise in `theory_ranges_noise`.
 
     python benchmarks/theory_ranges.py [inputs] [seed] [names ...]   (share of them that each gets: CASES)
 """
