@@ -30,8 +30,8 @@ from toymodel.theory.plateau import parts_of
 from toymodel.theory.quadrature import SHARE
 
 MOST_OF_LIMIT = 0.3  # of the largest stable step, on the way of the modified flow
-# Of `noise_range_expressions`, chosen on the seed 901 of theory_ranges_noise.py, where the drift was 0.02; it is scored at
-# 0.025 on seeds 64 and 72.
+# Of `noise_range_expressions`, chosen on the seed 901 of theory_ranges_noise.py, with a drift of 0.02; that of 0.025 is
+# scored on the seeds 64 and 72.
 MOST_BY_NOISE = {"unlearned": 0.02, "residual": 0.1, "drift_b": 0.025, "drift_c": 0.025}
 
 
