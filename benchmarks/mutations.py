@@ -82,9 +82,9 @@ MUTATIONS = [
     Mutation(T + "discrete.py", "* 4 * alpha * wc", "* 5 * alpha * wc", DISCRETE, "derivation_holds and noise"),
     Mutation(T + "long_noise.py", "/ (8 * alpha)", "/ (7 * alpha)", DISCRETE, "lasting_state"),
     Mutation(
-        T + "long_noise.py",
-        '"beta": s**2 * (n_d - n_a - n_b)',
-        '"beta": s**2 * (n_d - n_a)',
+        T + "discrete.py",
+        "return s**2 * (n_d - n_a - n_b)",
+        "return s**2 * (n_d - n_a)",
         DISCRETE,
         "derivation_holds and long",
     ),

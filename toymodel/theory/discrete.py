@@ -249,6 +249,19 @@ def noise_threshold_expression() -> sp.Expr:
     return SHARE / (1 - SHARE) * (l1 / 2 + mu1) * 4 * alpha * wc * s2**2 / (w1 * p**4 * (size - 2))
 
 
+def drift_expression() -> sp.Expr:
+    """The rate at which noise of the size s changes |a|^2 + |d|^2 - |b|^2, in the mean, where ICL is gone."""
+    s, n_a, n_b, n_d = sp.symbols("s n_a n_b n_d", positive=True)
+    return s**2 * (n_d - n_a - n_b)
+
+
+def ciwl_floor_expression() -> sp.Expr:
+    """The floor of CIWL's loss under noise of the size s where ICL is gone, over its unlearned one."""
+    l1, l2, mu1, size = sp.symbols("l1 l2 mu1 N2", positive=True)
+    slope, entries, count = sp.symbols("F N k", positive=True)
+    return loss_floor_expression().subs({slope: l1 / 2 + mu1, entries: size, count: 3}) / l2
+
+
 @cache
 def noise_range_expressions() -> dict[str, sp.Expr]:
     """What `noise_threshold` takes to be small, at the noise that it returns.
@@ -258,16 +271,14 @@ def noise_range_expressions() -> dict[str, sp.Expr]:
         which the cost damps at alpha wc |d|^2, over l1. drift_b, drift_c: the share by which noise changes p then:
         |d|^2 - |b|^2 and |d|^2 - |c|^2 drift once ICL is gone (`toymodel.theory.long_noise`).
     """
-    w1, wc, s2, l1, mu1, alpha, size, p = sp.symbols("w1 wc S2 l1 mu1 alpha N2 p", positive=True)
-    n_a, n_b, n_c, n_d, l2 = sp.symbols("n_a n_b n_c n_d l2", positive=True)
-    noise, pull = noise_threshold_expression(), alpha * wc * (s2 / p) ** 2
-    s, slope, entries, count = sp.symbols("s F N k", positive=True)
-    floor = loss_floor_expression().subs({slope: l1 / 2 + mu1, entries: size, count: 3, s: sp.sqrt(noise)})
-    drift = {f"drift_{x}": sp.Abs(n_d - n_a - n) for x, n in (("b", n_b), ("c", n_c))}
+    w1, wc, s2, l1, alpha, p = sp.symbols("w1 wc S2 l1 alpha p", positive=True)
+    n_a, b, n_c = sp.symbols("n_a n_b n_c", positive=True)
+    noise, pull, s = noise_threshold_expression(), alpha * wc * (s2 / p) ** 2, sp.Symbol("s", positive=True)
+    drift = {f"drift_{x}": sp.Abs(drift_expression().subs(b, n)) for x, n in (("b", b), ("c", n_c))}
     return {
-        "unlearned": floor / l2,
+        "unlearned": ciwl_floor_expression().subs(s, sp.sqrt(noise)),
         "residual": w1 * p**2 / 2 * n_a * noise / (2 * pull) / l1,
-        **{name: noise * excess / (p + 2 * s2**2 / p**2) / pull for name, excess in drift.items()},
+        **{name: rate.subs(s, sp.sqrt(noise)) / (p + 2 * s2**2 / p**2) / pull for name, rate in drift.items()},
     }
 
 

@@ -27,7 +27,7 @@ import sympy as sp
 from toymodel.checks import POSITIVE, checked
 from toymodel.model import Model
 from toymodel.theory.arrays import check, function, within
-from toymodel.theory.discrete import loss_floor_expression, noise_threshold_expression
+from toymodel.theory.discrete import ciwl_floor_expression, drift_expression, noise_threshold_expression
 from toymodel.theory.plateau import parts_of
 
 MOST_NEEDED, MOST_FLOOR, LEAST_PRODUCT = 0.16, 0.1, 0.5  # chosen on the seed 901 of theory_ranges_noise.py
@@ -52,22 +52,21 @@ def long_noise_expressions() -> dict[str, sp.Expr]:
     return {
         "cost": cost,
         "product": (s1**2 * s2**2 * wc / (2 * cost)) ** sp.Rational(1, 4),
-        "beta": s**2 * (n_d - n_a - n_b),
+        "beta": drift_expression(),
     }
 
 
 @cache
 def _where_both_last() -> sp.Expr:
     """p where noise is above ICL's threshold there and at the first p, CIWL is learned, and p not far below that."""
-    s, s1, s2, l1, l2, mu1 = sp.symbols("s S1 S2 l1 l2 mu1", positive=True)
-    size, p = sp.symbols("N2 p", positive=True)
+    s, s1, s2, p = sp.symbols("s S1 S2 p", positive=True)
     product = long_noise_expressions()["product"]
     needed = noise_threshold_expression().subs(p, product) / s**2
-    slope, entries, count = sp.symbols("F N k", positive=True)
-    floor = loss_floor_expression().subs({slope: l1 / 2 + mu1, entries: size, count: 3}) / l2
     first = (s1**2 + s2**2) ** sp.Rational(1, 3)
     kept = noise_threshold_expression().subs(p, first) <= MOST_AT_FIRST * s**2
-    return within(product, needed <= MOST_NEEDED, kept, floor <= MOST_FLOOR, product >= LEAST_PRODUCT * first)
+    return within(
+        product, needed <= MOST_NEEDED, kept, ciwl_floor_expression() <= MOST_FLOOR, product >= LEAST_PRODUCT * first
+    )
 
 
 @checked
