@@ -242,6 +242,25 @@ def test_every_kind_of_value_reaches_the_run_that_it_is_for():
         assert str(one["phase"].values) == str(expected["phase"].values)
 
 
+@pytest.mark.parametrize(("lr", "at"), [(2.0, 300.0), (0.5, 150.0), (0.5, 60.0)])
+def test_an_intervention_acts_until_the_end_of_each_run(lr, at):
+    """Whatever its step size: the end of a run is steps x the step size of this run, varied or fixed."""
+    act = tm.Clamp("d", overlap=0, residual=0, at=at)
+    acts = [act] if at <= 200 * lr else []  # after the end it does nothing
+    alone = tm.measure(tm.descend(MODEL, tm.paper_start(MODEL, 3), 200, lr=lr, interventions=acts))
+    varied = tm.sweep(MODEL, {"lr": [1.0, lr]}, 3, 200, interventions=[act]).sel(lr=lr)
+    fixed = tm.sweep(MODEL, {"alpha": [0.1]}, 3, 200, interventions=[act], fixed={"lr": lr}).isel(alpha=0)
+    for swept in (varied, fixed):
+        np.testing.assert_allclose(swept["final"], alone["final"], rtol=1e-9)
+
+
+def test_a_fixed_step_size_is_that_of_the_times_of_trajectories_and_of_the_end_of_a_flow():
+    kept = tm.sweep(MODEL, {"alpha": [0.1]}, 3, 200, fixed={"lr": 0.5}, every=100)
+    assert kept["time"].values.tolist() == [0.0, 50.0, 100.0]
+    flow = tm.sweep(MODEL, {"alpha": [0.1]}, 3, 200, integrator="flow", fixed={"lr": 0.5})
+    xr.testing.assert_equal(flow, tm.sweep(MODEL, {"alpha": [0.1]}, 3, 100, integrator="flow"))
+
+
 def test_labelled_values_of_interventions_are_looked_up_at_the_runs():
     held = xr.DataArray([0.0, 4.0], dims="alpha", coords={"alpha": [0.1, 0.2]})
     clamp = tm.Clamp("d", overlap=held, residual=0)

@@ -102,6 +102,7 @@ class Sweep:
         put(self, "stop_below", None if self.stop_below is None else float(self.stop_below))
         put(self, "chunk", self.chunk or self._usual_chunk())
         self._check()
+        put(self, "lr", self.fixed.get("lr", self.lr))
 
     def _usual_chunk(self) -> int:
         """As many runs as take about half a second, a power of two: then progress moves, Ctrl-C is heard soon, and

@@ -85,7 +85,8 @@ def _arguments(sweep: Sweep, group: Group) -> tuple[Any, Any, Any]:
     known = {**sweep.fixed, **{name: value for name, value in group.shared.items() if name not in LABELLED}}
     case = sweep.case(group.shared["intervention"]) if "intervention" in group.shared else ()
     acts = [at_runs(built(act, known), group.values) for act in (*sweep.interventions, *case)]
-    acts = [act for act in acts if act.at <= sweep.steps * sweep.lr]  # a varied time may lie after the end
+    end = sweep.steps * group.shared.get("lr", sweep.lr)
+    acts = [act for act in acts if act.at <= end]  # a varied time may lie after the end
     return acts, weights_of(sweep, group.values), parameters_of(sweep, group.values)
 
 
