@@ -200,9 +200,9 @@ def test_designs_fill_their_ranges(method):
 @pytest.mark.parametrize("shape", [(5,), (3, 4, 5), (7, 1, 9), (2, 3)])
 @pytest.mark.parametrize("runs", [1, 4, 7, 20, 1000])
 def test_chunks_are_boxes_of_consecutive_runs(shape, runs):
-    grid = Grid(tuple("abc"[: len(shape)]), shape, {}, _box(shape, runs))
+    grid = Grid(shape, _box(shape, runs), tuple("abc"[: len(shape)]), {})
     number = np.arange(grid.runs).reshape(shape)
-    parts = [number[box].ravel() for box in grid.chunks()]
+    parts = [number[grid.box(chunk)].ravel() for chunk in grid.chunks]
     np.testing.assert_array_equal(np.concatenate(parts), np.arange(grid.runs))
     assert max(map(len, parts)) <= runs
 

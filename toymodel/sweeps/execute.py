@@ -6,11 +6,14 @@ whether one process wrote it, many, or several after one another.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice, takewhile
 from typing import Any
 
 import numpy as np
@@ -95,18 +98,19 @@ def execute(
 ) -> xr.Dataset:
     """Runs what is not finished yet of a declared sweep and returns its measures."""
     results = Memory(declared) if store is None else Store(declared, store)
-    pending, runs = results.pending(), results.grid.runs
-    sizes = [_size(results.grid.shape, box) for box in results.boxes]
+    runs, sizes = results.grid.runs, [math.prod(results.grid.lengths(number)) for number in results.grid.chunks]
+    pending = results.pending()
     wanted = False if progress is None and runs * declared.steps <= LONG else progress
-    done = runs - sum(sizes[i] for i in pending)
+    done = runs - sum(sizes[number] for number in pending)
     with (
         results,
         progress_bar(runs, "sweep", wanted, "run", initial=done) as bar,
         _interruptible() as interrupted,
         _connected(client) as connected,
     ):
-        compute = _here if connected is None else _on_workers(connected)
-        for number, values in compute(declared, pending, interrupted):
+        waiting = takewhile(lambda _: not interrupted(), pending)
+        here = map(partial(_numbered, declared), waiting)
+        for number, values in here if connected is None else _on_workers(connected, declared, waiting):
             results.write(number, values)
             bar.update(sizes[number])
     if interrupted() and (left := len(results.pending())):
@@ -115,46 +119,28 @@ def execute(
     return results.dataset()
 
 
-def _size(shape: tuple[int, ...], box: tuple[slice, ...]) -> int:
-    return int(np.prod([len(range(*part.indices(n))) for part, n in zip(box, shape, strict=True)]))
+Chunk = tuple[int, dict[str, np.ndarray]]
 
 
-Chunks = Iterator[tuple[int, dict[str, np.ndarray]]]
-
-
-def _here(declared: Sweep, pending: list[int], interrupted: Callable[[], bool]) -> Chunks:
-    for number in pending:
-        if interrupted():
-            return
-        yield number, measured_chunk(declared, number)
-
-
-def _on_workers(client: Any) -> Callable[..., Chunks]:
-    """Chunks from the workers as they come; a few wait in the queue of each worker, so that memory stays bounded."""
-
-    def compute(declared: Sweep, pending: list[int], interrupted: Callable[[], bool]) -> Chunks:
-        from distributed import as_completed
-
-        waiting = iter(pending)
-        shared = client.scatter(declared, broadcast=True)
-
-        def next_ones(count: int) -> list[Any]:
-            numbers = [] if interrupted() else [n for _, n in zip(range(count), waiting, strict=False)]
-            return [client.submit(_numbered, shared, n, pure=False) for n in numbers]
-
-        at_once = 3 * max(len(client.scheduler_info()["workers"]), 1)
-        queue = as_completed(next_ones(at_once))
-        for future in queue:
-            yield future.result()
-            future.release()
-            for more in next_ones(1):
-                queue.add(more)
-
-    return compute
-
-
-def _numbered(declared: Sweep, number: int) -> tuple[int, dict[str, np.ndarray]]:
+def _numbered(declared: Sweep, number: int) -> Chunk:
     return number, measured_chunk(declared, number)
+
+
+def _on_workers(client: Any, declared: Sweep, waiting: Iterator[int]) -> Iterator[Chunk]:
+    """Chunks from the workers as they come; a few wait in the queue of each worker, so that memory stays bounded."""
+    from distributed import as_completed
+
+    shared = client.scatter(declared, broadcast=True)
+
+    def next_ones(count: int) -> list[Any]:
+        return [client.submit(_numbered, shared, number, pure=False) for number in islice(waiting, count)]
+
+    queue = as_completed(next_ones(3 * max(len(client.scheduler_info()["workers"]), 1)))
+    for future in queue:
+        yield future.result()
+        future.release()
+        for more in next_ones(1):
+            queue.add(more)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,65 +24,71 @@ Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Dimensions of a sweep; coordinates: name -> (dimension, values)."""
+class Cut:
+    """A shape that is cut into chunks of one size, smaller at its edges; they are numbered as numbers in an array."""
+
+    shape: tuple[int, ...]
+    chunk: tuple[int, ...]
+
+    @cached_property
+    def pieces(self) -> tuple[int, ...]:
+        """How many chunks there are along each dimension."""
+        return tuple(-(-n // size) for n, size in zip(self.shape, self.chunk, strict=True))
+
+    def corner(self, number: int) -> tuple[int, ...]:
+        """Which chunk it is along each dimension."""
+        return tuple(int(i) for i in np.unravel_index(number, self.pieces)) if self.pieces else ()
+
+    def box(self, number: int) -> Box:
+        """Where it lies in the shape."""
+        parts = zip(self.corner(number), self.chunk, self.shape, strict=True)
+        return tuple(slice(i * size, min((i + 1) * size, n)) for i, size, n in parts)
+
+    def lengths(self, number: int) -> tuple[int, ...]:
+        """Its own shape."""
+        return tuple(part.stop - part.start for part in self.box(number))
+
+
+@dataclass(frozen=True)
+class Grid(Cut):
+    """The runs of a sweep; coordinates: name -> (dimension, values)."""
 
     dims: tuple[str, ...]
-    shape: tuple[int, ...]
     coordinates: dict[str, tuple[str, np.ndarray]]
-    box: tuple[int, ...]  # the shape of a chunk
 
     @classmethod
     @lru_cache(maxsize=8)
     def of(cls, sweep: Sweep) -> Grid:
         design: Any = sweep.design
         if design is None:
-            coordinates = {name: (name, _typed(name, axis.points(name))) for name, axis in sweep.over.items()}
+            coordinates = {name: (name, axis.points(name)) for name, axis in sweep.over.items()}
         else:
             shares = design.shares(len(sweep.over)).T
             coordinates = {"sample": ("sample", np.arange(design.count))}
             for (name, axis), share in zip(sweep.over.items(), shares, strict=True):
-                coordinates[name] = ("sample", _typed(name, axis.sampled(name, share)))
+                coordinates[name] = ("sample", axis.sampled(name, share))
+        for name, (dim, values) in coordinates.items():
+            if name.startswith("dim_"):
+                coordinates[name] = (dim, values.astype(np.int64))  # they were checked to be whole
         if not isinstance(sweep.seeds, int):
             coordinates["seed"] = ("seed", np.array(sweep.seeds))
         sizes = {dim: len(values) for dim, values in coordinates.values()}
-        return cls(tuple(sizes), tuple(sizes.values()), coordinates, _box(tuple(sizes.values()), int(sweep.chunk or 1)))
+        shape = tuple(sizes.values())
+        return cls(shape, _box(shape, int(sweep.chunk or 1)), tuple(sizes), coordinates)
 
     @property
     def runs(self) -> int:
         return math.prod(self.shape)
 
-    def chunks(self) -> list[Box]:
-        """The box of every chunk, in the order of their runs."""
-        return [self.chunk(number) for number in range(math.prod(self._pieces))]
-
-    def chunk(self, number: int) -> Box:
-        """The box of one chunk."""
-        corner = np.unravel_index(number, self._pieces) if self.dims else ()
-        return tuple(
-            slice(int(i) * size, min((int(i) + 1) * size, n))
-            for i, size, n in zip(corner, self.box, self.shape, strict=True)
-        )
-
     @property
-    def _pieces(self) -> tuple[int, ...]:
-        return tuple(-(-n // size) for n, size in zip(self.shape, self.box, strict=True))
+    def chunks(self) -> range:
+        """The numbers of all chunks, in the order of their runs."""
+        return range(math.prod(self.pieces))
 
     def values(self, box: Box) -> dict[str, np.ndarray]:
         """The coordinates of the runs in a box, name -> (run,)."""
-        lengths = [len(range(*part.indices(n))) for part, n in zip(box, self.shape, strict=True)]
-        found = {}
-        for name, (dim, values) in self.coordinates.items():
-            i = self.dims.index(dim)
-            shape = [1] * len(self.dims)
-            shape[i] = lengths[i]
-            found[name] = np.broadcast_to(values[box[i]].reshape(shape), lengths).reshape(-1)
-        return found
-
-
-def _typed(name: str, values: np.ndarray) -> np.ndarray:
-    """Numbers of entries as whole numbers; they were checked to be."""
-    return values.astype(np.int64) if name.startswith("dim_") else values
+        places = dict(zip(self.dims, np.mgrid[box], strict=True))
+        return {name: values[places[dim]].reshape(-1) for name, (dim, values) in self.coordinates.items()}
 
 
 def _box(shape: tuple[int, ...], runs: int) -> tuple[int, ...]:
@@ -105,17 +111,17 @@ class Group:
     shared: dict[str, Any]
 
 
-def groups(sweep: Sweep, values: dict[str, np.ndarray]) -> Iterator[Group]:
+def groups(sweep: Sweep, values: dict[str, np.ndarray], runs: int) -> Iterator[Group]:
     """Cuts runs where the integrator, the intervention, a value that an intervention uses, or, as times of
     interventions count in steps, the step size differs."""
     acts = bool(sweep.interventions) or "intervention" in values
     names = [name for name in values if name in LABELLED or name in sweep.free_names or (acts and name == "lr")]
-    runs = len(next(iter(values.values()))) if values else 1
-    table = [values[name].tolist() for name in names]
-    keys = list(zip(*table, strict=True)) if table else [()] * runs
-    for key in dict.fromkeys(keys):
-        where = np.array([i for i, other in enumerate(keys) if other == key]) if table else np.arange(runs)
-        yield Group(where, {name: value[where] for name, value in values.items()}, dict(zip(names, key, strict=True)))
+    places: dict[tuple[Any, ...], list[int]] = {}
+    for i, *key in zip(range(runs), *(values[name].tolist() for name in names), strict=True):
+        places.setdefault(tuple(key), []).append(i)
+    for key, where in places.items():
+        shared = dict(zip(names, key, strict=True))
+        yield Group(np.array(where), {name: value[where] for name, value in values.items()}, shared)
 
 
 def value_of(sweep: Sweep, values: dict[str, np.ndarray], name: str, default: Any = None) -> Any:

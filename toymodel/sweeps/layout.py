@@ -7,7 +7,6 @@ import json
 import math
 import zlib
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +15,32 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from toymodel.sweeps.grid import Cut
+
 NOT_RUN = "not run"
 MARKS = "progress/checksum"
 
 
 @dataclass(frozen=True)
-class Array:
-    """A variable of a store: what it is called, and how it is cut."""
+class Array(Cut):
+    """A variable of a store."""
 
     name: str
     dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    chunks: tuple[int, ...]
     dtype: np.dtype  # in the files
     labels: tuple[str, ...]
-
-    @cached_property
-    def pieces(self) -> tuple[int, ...]:
-        return tuple(-(-n // size) for n, size in zip(self.shape, self.chunks, strict=True))
 
     @property
     def empty(self) -> float:
         return np.nan if self.dtype.kind == "f" else 0
 
-    def corner(self, number: int) -> tuple[int, ...]:
-        return tuple(int(i) for i in np.unravel_index(number, self.pieces)) if self.pieces else ()
-
-    def key(self, number: int) -> str:
-        """The name of the file of a chunk."""
-        return ".".join(map(str, self.corner(number))) or "0"
-
-    def box(self, number: int) -> tuple[slice, ...]:
-        parts = zip(self.corner(number), self.chunks, self.shape, strict=True)
-        return tuple(slice(i * size, min((i + 1) * size, n)) for i, size, n in parts)
+    def file(self, number: int) -> str:
+        """The file of a chunk."""
+        return f"{self.name}/{'.'.join(map(str, self.corner(number))) or '0'}"
 
     @property
     def bytes(self) -> int:
-        return math.prod(self.chunks) * self.dtype.itemsize
+        return math.prod(self.chunk) * self.dtype.itemsize
 
 
 class Layout:
@@ -73,14 +61,9 @@ class Layout:
         found = self.metadata[f"{name}/.zarray"]
         filters = found["filters"] or []
         labels = tuple(filters[0]["labels"]) if filters else ()
-        return Array(
-            name,
-            tuple(self.metadata[f"{name}/.zattrs"]["_ARRAY_DIMENSIONS"]),
-            tuple(found["shape"]),
-            tuple(found["chunks"]),
-            np.dtype("u1" if filters else found["dtype"]),
-            labels,
-        )
+        dims = tuple(self.metadata[f"{name}/.zattrs"]["_ARRAY_DIMENSIONS"])
+        kind = np.dtype("u1" if filters else found["dtype"])
+        return Array(tuple(found["shape"]), tuple(found["chunks"]), name, dims, kind, labels)
 
     def coordinate(self, path: Path, name: str) -> xr.Variable:
         """The values of a coordinate; raises ValueError for a file without the checksum of the header."""
@@ -107,7 +90,7 @@ class Layout:
             return f"{self.mark(number)} has {len(mark)} bytes, not {4 * len(self.arrays)}"
         contents = []
         for array in self.arrays.values():
-            name = f"{array.name}/{array.key(number)}"
+            name = array.file(number)
             try:
                 contents.append((path / name).read_bytes())
             except OSError as error:
@@ -115,7 +98,7 @@ class Layout:
             if len(contents[-1]) != array.bytes:
                 return f"{name} has {len(contents[-1])} bytes, not {array.bytes}"
         same = np.frombuffer(self.checksums(number, contents), "<u4") == np.frombuffer(mark, "<u4")
-        wrong = [f"{a.name}/{a.key(number)}" for a, fits in zip(self.arrays.values(), same, strict=True) if not fits]
+        wrong = [array.file(number) for array, fits in zip(self.arrays.values(), same, strict=True) if not fits]
         return f"{', '.join(wrong)} without the right checksum" if wrong else ""
 
 
@@ -136,18 +119,18 @@ class Pieces(BackendArray):
         array = self.array
         at = [np.atleast_1d(np.arange(n)[part]) for n, part in zip(array.shape, key, strict=True)]
         found = np.full([len(part) for part in at], array.empty, array.dtype)
-        touched = [np.unique(part // size) for part, size in zip(at, array.chunks, strict=True)]
+        touched = [np.unique(part // size) for part, size in zip(at, array.chunk, strict=True)]
         for corner in itertools.product(*touched):
             number = int(np.ravel_multi_index(corner, array.pieces)) if corner else 0
             if number not in self.finished:
                 continue
-            name = f"{array.name}/{array.key(number)}"
+            name = array.file(number)
             values = np.fromfile(self.path / name, array.dtype)
             if values.nbytes != array.bytes:
                 raise ValueError(f"{self.path}: {name} of chunk {number} was damaged since the store was opened")
-            here = [np.flatnonzero(part // size == i) for part, size, i in zip(at, array.chunks, corner, strict=True)]
-            inside = [part[i] % size for part, i, size in zip(at, here, array.chunks, strict=True)]
-            found[np.ix_(*here)] = values.reshape(array.chunks)[np.ix_(*inside)]
+            here = [np.flatnonzero(part // size == i) for part, size, i in zip(at, array.chunk, corner, strict=True)]
+            inside = [part[i] % size for part, i, size in zip(at, here, array.chunk, strict=True)]
+            found[np.ix_(*here)] = values.reshape(array.chunk)[np.ix_(*inside)]
         kept = [n for n, part in zip(found.shape, key, strict=True) if isinstance(part, slice) or np.ndim(part)]
         found = found.reshape(kept)
         return self.texts[found] if array.labels else found

@@ -7,6 +7,7 @@ because the total loss fell below `stop_below`; NaN where it did not. A run whos
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -44,10 +45,9 @@ def trajectories(model: Model) -> tuple[str, ...]:
 def measured_chunk(sweep: Sweep, number: int) -> dict[str, np.ndarray]:
     """The measures of the runs of a chunk: name -> (run,), (run, mechanism) or (run, time) for trajectories."""
     grid = Grid.of(sweep)
-    values = grid.values(grid.chunk(number))
-    runs = len(next(iter(values.values()))) if values else 1
+    runs = math.prod(grid.lengths(number))
     whole: dict[str, np.ndarray] = {}
-    for group in groups(sweep, values):
+    for group in groups(sweep, grid.values(grid.box(number)), runs):
         for name, part in _measured(sweep, group).items():
             whole.setdefault(name, np.empty((runs, *part.shape[1:]), part.dtype))[group.where] = part
     return whole

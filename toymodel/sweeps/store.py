@@ -85,7 +85,6 @@ class Memory:
 
     def __init__(self, sweep: Sweep):
         self.sweep, self.grid = sweep, Grid.of(sweep)
-        self.boxes = self.grid.chunks()
         sizes = {name: len(values) for name, (dim, values) in coordinates(sweep).items() if name == dim}
         self.arrays = {
             name: np.zeros((*self.grid.shape, *(sizes[dim] for dim in dims)), kind)
@@ -99,11 +98,11 @@ class Memory:
         pass
 
     def pending(self) -> list[int]:
-        return list(range(len(self.boxes)))
+        return list(self.grid.chunks)
 
     def write(self, number: int, values: dict[str, np.ndarray]) -> None:
         for name, array in self.arrays.items():
-            box = self.boxes[number]
+            box = self.grid.box(number)
             array[box] = values[name].reshape(array[box].shape)
 
     def dataset(self) -> xr.Dataset:
@@ -125,10 +124,9 @@ class Store:
 
     def __init__(self, sweep: Sweep, path: str | os.PathLike[str]):
         self.sweep, self.grid, self.path = sweep, Grid.of(sweep), _named(path)
-        self.boxes = self.grid.chunks()
         self.header = _header(sweep)
         self.layout = Layout(json.loads(self.header[".zmetadata"]))
-        self.unfinished = set(range(len(self.boxes)))
+        self.unfinished = set(self.grid.chunks)
         self._open = ExitStack()
         try:
             parent = self.path.absolute().parent
@@ -218,11 +216,11 @@ class Store:
         try:
             mark.unlink(missing_ok=True)
             for array, content in contents:
-                self._put(self.path / array.name / array.key(number), content)
+                self._put(self.path / array.file(number), content)
             self._put(mark, self.layout.checksums(number, [content for _, content in contents]))
         except OSError as error:
-            done = len(self.boxes) - len(self.unfinished)
-            more = f"; {done} of {len(self.boxes)} chunks are finished and kept"
+            count = len(self.grid.chunks)
+            more = f"; {count - len(self.unfinished)} of {count} chunks are finished and kept"
             raise files.cannot_write(self.path, error, more) from error
         self.unfinished.discard(number)
 
@@ -230,8 +228,7 @@ class Store:
         """The files of a chunk: at the edge of the grid a chunk of Zarr is filled up."""
         found = []
         for array in self.layout.arrays.values():
-            box, value = array.box(number), np.asarray(values[array.name])
-            lengths = tuple(part.stop - part.start for part in box)
+            lengths, value = array.lengths(number), np.asarray(values[array.name])
             runs = math.prod(lengths[: len(self.grid.dims)])
             if value.shape != (runs, *lengths[len(self.grid.dims) :]):
                 raise ValueError(
@@ -242,7 +239,7 @@ class Store:
                 if wrong.size:
                     raise ValueError(f"{self.path}: {array.name} of chunk {number} has no label {wrong[0]}")
                 value = value + 1
-            whole = np.full(array.chunks, array.empty, array.dtype)
+            whole = np.full(array.chunk, array.empty, array.dtype)
             whole[tuple(slice(n) for n in lengths)] = value.reshape(lengths)
             found.append((array, whole.tobytes()))
         return found
@@ -354,7 +351,7 @@ def _header(sweep: Sweep) -> dict[str, bytes]:
         put(name, (dim,), values.shape, values.dtype.str, None)
         found[f"{name}/.zattrs"]["checksum"] = zlib.crc32(values.tobytes())
     for name, (dims, kind) in variables(sweep).items():
-        whole, chunks = (*grid.dims, *dims), (*grid.box, *(sizes[dim] for dim in dims))
+        whole, chunks = (*grid.dims, *dims), (*grid.chunk, *(sizes[dim] for dim in dims))
         if name in labels:
             text = np.array(labels[name]).dtype.str
             filters = [{"id": "categorize", "labels": labels[name], "dtype": text, "astype": "|u1"}]
@@ -362,7 +359,7 @@ def _header(sweep: Sweep) -> dict[str, bytes]:
         else:
             put(name, whole, chunks, np.dtype(kind).newbyteorder("<").str, "NaN" if kind == "f8" else None)
     found["progress/.zgroup"] = {"zarr_format": 2}
-    sizes |= {"chunk": len(grid.chunks()), "variable": len(variables(sweep))}
+    sizes |= {"chunk": len(grid.chunks), "variable": len(variables(sweep))}
     put(MARKS, ("chunk", "variable"), (1, sizes["variable"]), "<u4", 0)
     group["header"] = checksum_of_header(found)
     written = {name: json.dumps(value, indent=1).encode() for name, value in found.items()}
