@@ -16,8 +16,9 @@ import xarray as xr
 
 import toymodel as tm
 from toymodel import provenance
+from toymodel.measures import labels_of
 from toymodel.sweeps import execute as execution
-from toymodel.sweeps import layout, measured
+from toymodel.sweeps import layout
 from toymodel.sweeps import store as storage
 
 MODEL = tm.coopetition()
@@ -318,7 +319,7 @@ def test_anyone_reads_a_store_with_xarray_alone(whole):
         for name in found.data_vars:
             np.testing.assert_array_equal(found[name].values, ours[name].values)
             assert found[name].dims == ours[name].dims and found[name].dtype == ours[name].dtype, name
-    assert set(np.unique(found["phase"])) <= {*measured.labels_of(tm.coopetition())["phase"]}
+    assert set(np.unique(found["phase"])) <= {*labels_of(MODEL.mechanisms)["phase"]}
 
 
 def test_the_points_of_a_design_are_coordinates(tmp_path):

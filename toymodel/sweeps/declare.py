@@ -15,6 +15,7 @@ The weights and target norms of a model keep their ratio to the default ones whe
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import tomllib
@@ -161,15 +162,15 @@ class Sweep:
         return made
 
     @cached_property
+    def cases(self) -> dict[str, tuple[Any, ...]]:
+        """The interventions of each case: label -> interventions."""
+        axis = self.over.get("intervention", Axis("cases"))
+        return {label: interventions_of(text) for label, text in zip(axis.values, axis.texts, strict=False)}
+
+    @cached_property
     def free_names(self) -> set[str]:
         """Names in the texts of interventions that stand for values of this sweep."""
-        cases = [act for axis in self.over.values() for text in axis.texts for act in interventions_of(text)]
-        return names_in([*self.interventions, *cases])
-
-    def case(self, label: str) -> tuple[Any, ...]:
-        """The interventions of a case of the axis `intervention`."""
-        axis = self.over["intervention"]
-        return interventions_of(dict(zip(axis.values, axis.texts, strict=True))[label])
+        return names_in([*self.interventions, *itertools.chain(*self.cases.values())])
 
     def _check_name(self, name: str) -> None:
         if name in self.allowed:

@@ -133,10 +133,9 @@ def weights_of(sweep: Sweep, values: dict[str, np.ndarray]) -> dict[str, Any]:
     """The weight of each term; the default weight, 1 / (number of entries), follows the dimensions."""
     found = {}
     for t, letters in sweep.model.terms.items():
-        ratio: Any = 1.0
-        for x in letters:
-            ratio = ratio * (sweep.model.dims[x] / value_of(sweep, values, f"dim_{x}", sweep.model.dims[x]))
-        found[t] = _labelled(value_of(sweep, values, f"weight_{t}", sweep.model.weights[t] * ratio))
+        sizes = [(sweep.model.dims[x], value_of(sweep, values, f"dim_{x}", sweep.model.dims[x])) for x in letters]
+        ratio = math.prod(usual / here for usual, here in sizes)
+        found[t] = labelled(value_of(sweep, values, f"weight_{t}", sweep.model.weights[t] * ratio))
     return found
 
 
@@ -172,18 +171,16 @@ def _draws(sweep: Sweep, values: dict[str, np.ndarray], runs: int) -> dict[str, 
     kinds, which = np.unique(dims, axis=1, return_inverse=True)
     for j, column in enumerate(kinds.T):
         here = np.flatnonzero(which.reshape(-1) == j)
-        start = _start(sweep, _resized(sweep.model, column), np.unique(seeds[here]).tolist())
+        model = _resized(sweep.model, column)
+        if isinstance(sweep.start, str):
+            start = _drawn(sweep.start, model, tuple(np.unique(seeds[here]).tolist()))
+        else:
+            start = sweep.made_start(model).sel(vector=list(vectors))
         where = {**{name: value[here] for name, value in values.items()}, "seed": seeds[here]}
         at = {str(d): xr.DataArray(where[str(d)], dims="run") for d in start.dims if d != "vector"}
         for name, whole in parts.items():
             whole[here] = start[name].sel(at).transpose(..., "vector").values
     return parts
-
-
-def _start(sweep: Sweep, model: Model, seeds: list[int]) -> xr.Dataset:
-    if not isinstance(sweep.start, str):
-        return sweep.made_start(model).sel(vector=list(model.vectors))
-    return _drawn(sweep.start, model, tuple(seeds))
 
 
 @lru_cache(maxsize=16)
@@ -201,12 +198,12 @@ def _resized(model: Model, dims: np.ndarray) -> Model:
     return replace(model, dims=new, target_norms=norms)
 
 
-def _labelled(value: Any) -> Any:
+def labelled(value: Any) -> Any:
     """An array of runs as a DataArray along `run`."""
     return xr.DataArray(value, dims="run") if np.ndim(value) else value
 
 
 def parameters_of(sweep: Sweep, values: dict[str, np.ndarray]) -> dict[str, Any]:
     """The parameters of the loss that are varied or fixed."""
-    names = [name for name in (*values, *sweep.fixed) if name in sweep.model.parameters]
-    return {p: _labelled(value_of(sweep, values, p)) for p in names}
+    given = {**values, **sweep.fixed}
+    return {p: labelled(value) for p, value in given.items() if p in sweep.model.parameters}

@@ -2,12 +2,13 @@
 
 Every run gets the measures of `toymodel.measures`, in units of time, and `stopped`, the time at which its record ended
 because the total loss fell below `stop_below`; NaN where it did not. A run whose loss diverges has NaN throughout, and
-"diverged" as its winner and phase. Labels are stored as numbers, their position in `labels_of`.
+"diverged" as its winner and phase. Labels are stored as numbers, their position in `measures.labels_of`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,18 +18,10 @@ import xarray as xr
 from toymodel import measures
 from toymodel.model import Model
 from toymodel.simulation.descent import descend
-from toymodel.simulation.interventions import at_runs, built
+from toymodel.simulation.interventions import Intervention, at_runs, built
 from toymodel.simulation.observe import Measures
 from toymodel.sweeps.declare import LABELLED, Sweep
-from toymodel.sweeps.grid import Grid, Group, groups, parameters_of, start_of, value_of, weights_of
-
-FLAGS = ("lasts",)
-OF_MECHANISM = tuple(name for name in measures.OF_MECHANISM if name not in FLAGS)
-
-
-def labels_of(model: Model) -> dict[str, tuple[str, ...]]:
-    """The labels of each variable that is stored as a number."""
-    return measures.labels_of(model.mechanisms)
+from toymodel.sweeps.grid import Grid, Group, groups, labelled, parameters_of, start_of, weights_of
 
 
 def times_of(sweep: Sweep) -> np.ndarray:
@@ -55,46 +48,39 @@ def measured_chunk(sweep: Sweep, number: int) -> dict[str, np.ndarray]:
 
 def _measured(sweep: Sweep, group: Group) -> dict[str, np.ndarray]:
     """The measures, and thinned trajectories, of runs that can be simulated together."""
-    start = start_of(sweep, group.values, len(group.where))
-    acts, weights, parameters = _arguments(sweep, group)
-    given: dict[str, Any] = dict(interventions=acts, weights=weights, progress=False, **parameters)
+    model, start = sweep.model, start_of(sweep, group.values, len(group.where))
+    given: dict[str, Any] = dict(interventions=_acts(sweep, group), weights=weights_of(sweep, group.values))
+    given |= dict(progress=False, **parameters_of(sweep, group.values))
+    run: Callable[..., xr.Dataset]
     if group.shared.get("integrator", sweep.integrator) == "flow":
         from toymodel.simulation.flow import flow  # JAX and diffrax are imported for a flow only
 
-        tolerances = dict(rtol=sweep.rtol, atol=1e-3 * sweep.rtol)
-        run = partial(flow, sweep.model, start, sweep.steps * sweep.lr, **tolerances, **given)
-        found = _plain(sweep, run(observe=Measures(sweep.stop_below)))
-        return found if sweep.every is None else found | _recorded(sweep, run(times=times_of(sweep)))
-    lr = value_of(sweep, group.values, "lr", sweep.lr)
-    steps = xr.DataArray(lr, dims="run") if np.ndim(lr) else lr
-    runs = descend(sweep.model, start, int(sweep.steps), lr=steps, observe=Measures(sweep.stop_below), **given)
-    found = _plain(sweep, runs)
+        run = partial(flow, model, start, sweep.steps * sweep.lr, rtol=sweep.rtol, atol=1e-3 * sweep.rtol, **given)
+        thinned: dict[str, Any] = {"times": times_of(sweep)}
+    else:
+        lr = labelled(group.values.get("lr", sweep.lr))
+        run = partial(descend, model, start, int(sweep.steps), lr=lr, **given)
+        thinned = {"every": int(sweep.every or 1)}
+    found = _plain(sweep, run(observe=Measures(sweep.stop_below)))
     if sweep.every is not None:
-        record = descend(sweep.model, start, int(sweep.steps), lr=float(np.max(lr)), every=int(sweep.every), **given)
-        found |= _recorded(sweep, record)
+        record = run(**thinned)
+        found |= {name: record[name].transpose("run", "time", ...).values for name in trajectories(model)}
     return found
 
 
-def _recorded(sweep: Sweep, record: xr.Dataset) -> dict[str, np.ndarray]:
-    """What is kept of a record."""
-    return {name: record[name].transpose("run", "time", ...).values for name in trajectories(sweep.model)}
-
-
-def _arguments(sweep: Sweep, group: Group) -> tuple[Any, Any, Any]:
-    """Interventions, weights and parameters of the runs of a group."""
+def _acts(sweep: Sweep, group: Group) -> list[Intervention]:
+    """The interventions of the runs of a group, those that begin after their end left out."""
     known = {**sweep.fixed, **{name: value for name, value in group.shared.items() if name not in LABELLED}}
-    case = sweep.case(group.shared["intervention"]) if "intervention" in group.shared else ()
-    acts = [at_runs(built(act, known), group.values) for act in (*sweep.interventions, *case)]
+    acts = [*sweep.interventions, *sweep.cases.get(group.shared.get("intervention", ""), ())]
+    made = [at_runs(built(act, known), group.values) for act in acts]
     end = sweep.steps * group.shared.get("lr", sweep.lr)
-    acts = [act for act in acts if act.at <= end]  # a varied time may lie after the end
-    return acts, weights_of(sweep, group.values), parameters_of(sweep, group.values)
+    return [act for act in made if act.at <= end]
 
 
 def _plain(sweep: Sweep, runs: xr.Dataset) -> dict[str, np.ndarray]:
     """Measures as arrays along the runs, with labels as numbers."""
-    runs = runs if "run" in runs.dims else runs.expand_dims("run")
-    found = {name: runs[name].transpose("run", ...).values for name in (*OF_MECHANISM, *FLAGS)}
-    for name, labels in labels_of(sweep.model).items():
+    found = {name: runs[name].transpose("run", ...).values for name in measures.OF_MECHANISM}
+    for name, labels in measures.labels_of(sweep.model.mechanisms).items():
         order = np.argsort(labels)
         found[name] = order[np.searchsorted(labels, runs[name].values, sorter=order)].astype(np.uint8)
     stopped = runs["stopped"].values if "stopped" in runs else np.full(runs.sizes["run"], np.nan)

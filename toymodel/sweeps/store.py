@@ -32,11 +32,12 @@ from xarray.core import indexing
 
 from toymodel import files, provenance
 from toymodel.checks import PathLike, checked
+from toymodel.measures import OF_MECHANISM, labels_of
 from toymodel.sweeps import measured
 from toymodel.sweeps.declare import Sweep
 from toymodel.sweeps.grid import Grid
 from toymodel.sweeps.layout import MARKS, Array, Layout, Pieces, checksum_of_header
-from toymodel.sweeps.measured import OF_MECHANISM, labels_of, times_of, trajectories
+from toymodel.sweeps.measured import times_of, trajectories
 
 FORMAT = 2
 VERSIONS = ("toymodel_format", "toymodel_version", "jax_version", "toymodel_code")
@@ -63,9 +64,9 @@ def attributes(sweep: Sweep) -> dict[str, Any]:
 
 def variables(sweep: Sweep) -> dict[str, tuple[tuple[str, ...], str]]:
     """name -> (dimensions after those of the grid, kind of number); labels are their positions in `labels_of`."""
-    found: dict[str, tuple[tuple[str, ...], str]] = {name: (("mechanism",), "f8") for name in OF_MECHANISM}
-    found |= {"lasts": (("mechanism",), "?"), "stopped": ((), "f8")}
-    found |= {name: ((), "u1") for name in labels_of(sweep.model)}
+    kinds = {name: "?" if name == "lasts" else "f8" for name in OF_MECHANISM}
+    found: dict[str, tuple[tuple[str, ...], str]] = {name: (("mechanism",), kind) for name, kind in kinds.items()}
+    found |= {"stopped": ((), "f8"), **dict.fromkeys(labels_of(sweep.model.mechanisms), ((), "u1"))}
     if sweep.every is not None:
         found |= {name: (("time",), "f8") for name in trajectories(sweep.model)}
         found |= {name: (("time", "vector"), "f8") for name in ("overlap", "residual")}
@@ -106,7 +107,7 @@ class Memory:
             array[box] = values[name].reshape(array[box].shape)
 
     def dataset(self) -> xr.Dataset:
-        texts = {name: np.array(labels) for name, labels in labels_of(self.sweep.model).items()}
+        texts = {name: np.array(labels) for name, labels in labels_of(self.sweep.model.mechanisms).items()}
         parts = {}
         for name, (dims, _) in variables(self.sweep).items():
             array = self.arrays[name]
@@ -335,7 +336,7 @@ NOT_KEPT = ("coordinates", "header")  # attributes that are about the files
 
 def _header(sweep: Sweep) -> dict[str, bytes]:
     """The files of a store that are there before its chunks: name -> content."""
-    grid, labels = Grid.of(sweep), labels_of(sweep.model)
+    grid, labels = Grid.of(sweep), labels_of(sweep.model.mechanisms)
     coords = {name: (dim, _plain(values)) for name, (dim, values) in coordinates(sweep).items()}
     sizes = {dim: len(values) for dim, values in coords.values()}
     group: dict[str, Any] = {**attributes(sweep), "coordinates": " ".join(coords)}
