@@ -6,7 +6,7 @@ import xarray as xr
 
 import toymodel as tm
 from toymodel.sweeps.axes import axis_of, seeds_of
-from toymodel.sweeps.cli import declared_by
+from toymodel.sweeps.cli import declared_by, model_named
 from toymodel.sweeps.grid import Grid, _box
 
 MODEL = tm.coopetition()
@@ -51,10 +51,8 @@ def test_python_toml_and_command_line_declare_the_same_object(tmp_path):
     (tmp_path / "sweep.toml").write_text(TOML)
     from_toml, store = tm.Sweep.from_toml(tmp_path / "sweep.toml")
     (tmp_path / "model.json").write_text(tm.coopetition(mu_icl=0.2).to_json())
-    from toymodel.sweeps import cli
-
     given = dict(
-        model=cli._model(str(tmp_path / "model.json")),
+        model=model_named(str(tmp_path / "model.json")),
         over=dict(
             alpha="log(1e-3, 1, 5)",
             dim_d="[20, 160]",
@@ -70,9 +68,10 @@ def test_python_toml_and_command_line_declare_the_same_object(tmp_path):
     assert in_python() == from_toml == from_command_line
     assert len({in_python(), from_toml, from_command_line}) == 1
     assert store == "alpha-d.zarr"
-    changed, _ = declared_by(tmp_path / "sweep.toml", {"steps": 501})
+    changed, _ = declared_by(tmp_path / "sweep.toml", {"steps": 100_000, "over": {"dim_d": "[40]"}})
     assert changed != from_toml
-    assert changed.steps == 501
+    assert changed.steps == 100_000 and changed.over["dim_d"].values == (40.0,)
+    assert changed.chunk == tm.Sweep(MODEL, {"alpha": [0.1]}, steps=100_000).chunk  # not that of 500 steps
 
 
 @pytest.mark.parametrize(

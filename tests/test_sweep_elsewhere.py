@@ -108,7 +108,7 @@ def test_commands_refuse_in_one_line(tmp_path):
         (["sweep", "--over", "alpha=log(1, 2, 3)"], "give a folder for the result"),
         (["sweep", "--over", "alpha"], "expected NAME=VALUE"),
         (["sweep", "--set", "alpha=x", "--store", "a"], "--set alpha needs a number"),
-        (["sweep", "--model", "x", "--store", "a"], "unknown preset"),
+        (["sweep", "--model", "x", "--store", "a"], "preset must be one of"),
         (["plot", "a.zarr", "--x", "alpha", "--out", "a.txt"], "out must end in"),
         (["plot", str(tmp_path / "a.zarr"), "--x", "alpha", "--out", "a.png"], "no such store"),
     ):

@@ -12,17 +12,16 @@ The same text is read from Python, TOML files and the command line (`axis_of`).
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 from toymodel.checks import MOST_VALUES, Finite, Seed, ValueCount, checked, number, seeds_in, shown
 
 Method = Literal["sobol", "halton", "latin", "random"]
-METHODS = get_args(Method)
 MOST_TEXT = 100_000  # characters of an axis that is given as text
 
 
@@ -44,52 +43,38 @@ class Axis:
     @property
     def size(self) -> int:
         """How many values there are (at most: those of dimensions lose repetitions)."""
-        return len(self.values) if self.kind in ("values", "cases") else self.count or 0
+        return len(self.values) or self.count or 0
 
     def points(self, name: str) -> np.ndarray:
         """The values as an array, with at most 15 digits where that is within an ulp, so that 0.3 is found.
 
         Those of dimensions (`dim_x`) are rounded to whole numbers, without repetitions.
         """
-        if self.kind in ("values", "cases"):
+        if self.values:
             return np.asarray(self.values)
         if self.count is None:
             raise ValueError(
                 f"{name}: {self.kind}({self.low:g}, {self.high:g}) is a range; give a number of values as third "
                 "argument, or a design=samples(n)"
             )
-        return _whole(name, _spaced(self.kind, self.low, self.high, self.count), unique=True)
+        spaced = (np.geomspace if self.kind == "log" else np.linspace)(self.low, self.high, self.count)
+        inner = spaced[1:-1]  # the ends are those that were given
+        short = np.array([float(f"{x:.15g}") for x in inner.tolist()])
+        spaced[1:-1] = np.where(abs(short - inner) <= np.spacing(abs(inner)), short, inner)
+        return np.unique(np.round(spaced)) if name.startswith("dim_") else spaced
 
     def sampled(self, name: str, shares: np.ndarray) -> np.ndarray:
         """Values at shares in 0..1 of the range; explicit values are taken with equal probability."""
-        if self.kind in ("values", "cases"):
-            return np.asarray(self.values)[np.minimum((shares * len(self.values)).astype(int), len(self.values) - 1)]
-        if self.kind == "log":
-            return _whole(name, self.low * (self.high / self.low) ** shares)
-        return _whole(name, self.low + (self.high - self.low) * shares)
+        if self.values:
+            return np.asarray(self.values)[np.minimum((shares * self.size).astype(int), self.size - 1)]
+        low, high = self.low, self.high
+        found = low * (high / low) ** shares if self.kind == "log" else low + (high - low) * shares
+        return np.round(found) if name.startswith("dim_") else found
 
     def __str__(self) -> str:
-        if self.kind in ("values", "cases"):
+        if self.values:
             return str(dict(zip(self.values, self.texts, strict=True)) if self.texts else list(self.values))
         return f"{self.kind}({self.low!r}, {self.high!r}{'' if self.count is None else f', {self.count}'})"
-
-
-@lru_cache(maxsize=64)
-def _spaced(kind: str, low: float, high: float, count: int) -> np.ndarray:
-    """The values of an axis, not to be written to; the ends are those that were given."""
-    spaced = (np.geomspace if kind == "log" else np.linspace)(low, high, count)
-    inner = spaced[1:-1]
-    short = np.array([float(f"{x:.15g}") for x in inner.tolist()])
-    spaced[1:-1] = np.where(abs(short - inner) <= np.spacing(abs(inner)), short, inner)
-    spaced.setflags(write=False)
-    return spaced
-
-
-def _whole(name: str, values: np.ndarray, unique: bool = False) -> np.ndarray:
-    if not name.startswith("dim_"):
-        return values
-    rounded = np.round(values)
-    return np.unique(rounded) if unique else rounded
 
 
 @checked
@@ -121,8 +106,7 @@ def linear(low: Finite, high: Finite, count: ValueCount | None = None) -> Axis:
 
     Arguments:
         low, high: the first and the last, low < high.
-        count: how many; without it, the range for a design (`samples`). Of a dimension (`dim_x`) the values are rounded
-            to whole numbers, and equal ones are taken once, with a warning.
+        count: how many; without it, the range for a design (`samples`). Those of a dimension are rounded as in `log`.
 
     Returns:
         An axis for `over`.
@@ -159,9 +143,9 @@ def axis_of(name: str, given: Any) -> Axis:
         raise ValueError(f"over: {name} has no values")
     if len({type(v) for v in values}) > 1:
         raise ValueError(f"over: {name} mixes numbers and text")
-    if len(set(values)) < len(values):
-        twice = next(v for i, v in enumerate(sorted(values)) if i and sorted(values)[i - 1] == v)
-        raise ValueError(f"over: {name} has a value twice, {twice}")
+    value, times = Counter(values).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"over: {name} has a value twice, {value}")
     return Axis("values", values=values)
 
 

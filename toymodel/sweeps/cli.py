@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,14 +67,12 @@ def sweep(
     Example: toymodel sweep --over "alpha=log(1e-3, 1, 64)" --over "mu_icl=log(1e-3, 1, 64)" --seeds 0:4 --store a.zarr
     """
     swept, fixed = dict(map(_named, over or [])), {n: _number("set", n, v) for n, v in map(_named, set_ or [])}
-    chosen: Any = None if model is None else _model(model)
-    if dims is not None or loss is not None:
-        needed = {**dict.fromkeys(swept, 1.0), **fixed} if loss is not None else {}
-        chosen = model_named(model or "coopetition", dims, loss, needed)
+    needed = {} if loss is None else {**dict.fromkeys(swept, 1.0), **fixed}
+    other = any(option is not None for option in (model, dims, loss))
+    chosen = model_named(model or "coopetition", dims, loss, needed) if other else None
     given = dict(
-        model=chosen, seeds=seeds, steps=steps, start=start, lr=lr,
-        integrator=integrator, interventions=intervene, design=design, stop_below=stop_below, every=every,
-        rtol=rtol, chunk=chunk, over=swept, fixed=fixed,
+        model=chosen, over=swept, seeds=seeds, steps=steps, start=start, lr=lr, integrator=integrator,
+        interventions=intervene, fixed=fixed, design=design, stop_below=stop_below, every=every, rtol=rtol, chunk=chunk,
     )  # fmt: skip
     declared, written = declared_by(file, given)
     target = store if store is not None else written
@@ -89,17 +86,15 @@ def sweep(
 
 def declared_by(file: Path | None, given: dict[str, Any]) -> tuple[Sweep, str | None]:
     """The sweep of a TOML file with the options that are given (not None, not empty) in place of its entries."""
-    from toymodel.sweeps.declare import Sweep, model_of_table
+    from toymodel.checks import mapping
+    from toymodel.sweeps.declare import Sweep, read_toml
 
-    parts: dict[str, Any] = {"model": model_of_table("coopetition"), "over": {}}
-    store = None
-    if file is not None:
-        read, store = Sweep.from_toml(file)
-        parts = {part.name: getattr(read, part.name) for part in fields(read)}
+    parts, store = ({"model": model_named("coopetition"), "over": {}}, None) if file is None else read_toml(file)
     for name, value in given.items():
-        if value is None or value in ({}, []):
-            continue
-        parts[name] = {**parts.get(name, {}), **value} if name in ("over", "fixed") else value
+        if name in ("over", "fixed"):
+            parts[name] = {**mapping(name, parts.get(name)), **value}
+        elif value is not None and value != []:
+            parts[name] = value
     return Sweep(**parts), store
 
 
@@ -144,33 +139,29 @@ def plot(
     typer.echo(f"wrote {plots.plot(runs, out, x, y, kind, measure, mechanism, where, theory, figsize, **style)}")
 
 
-def _model(text: str) -> Model:
-    from toymodel.model import Model
-    from toymodel.sweeps.declare import model_of_table
-
-    return Model.from_json(Path(text).read_text()) if text.endswith(".json") else model_of_table(text)
-
-
-def model_named(name: str, dims: str | None, loss: str | None, given: Mapping[str, float]) -> Model:
+def model_named(
+    name: str, dims: str | None = None, loss: str | None = None, given: Mapping[str, float] | None = None
+) -> Model:
     """The model of a preset or of a JSON file, with these dimensions, loss and parameters.
 
     given: values of parameters; with another loss, those that it does not use are left out.
     """
-    if name not in PRESETS and not name.endswith(".json"):
+    of_file = name.endswith(".json")
+    if name not in PRESETS and not of_file:
         raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {name!r}")
     if dims is not None and not re.fullmatch(r"\d+(,\d+)*", dims):
         raise ValueError(f"--dims must be whole numbers, such as 20,20,20,160, got {dims!r}")
-    if dims is not None and name.endswith(".json"):
+    if dims is not None and of_file:
         raise ValueError("--dims is for presets; those of a model in a JSON file stand in it")
     from toymodel import presets
     from toymodel.expression import read
     from toymodel.model import Model
 
     own: dict[str, Any] = {} if dims is None else {"dims": [int(n) for n in dims.split(",")]}
-    model = _model(name) if name.endswith(".json") else getattr(presets, name)(**own)
+    model = Model.from_json(Path(name).read_text()) if of_file else getattr(presets, name)(**own)
+    known = {**model.parameters, **(given or {})}
     if loss is None:
-        return model.with_parameters(**given)
-    known = {**model.parameters, **given}
+        return model.with_parameters(**known)
     names = set(read(loss).names) - set(model.terms)
     if missing := sorted(names - set(known)):
         raise ValueError(f"the loss has the parameter {missing[0]!r}: give it a value with --set {missing[0]}=VALUE")

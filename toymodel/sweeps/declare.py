@@ -18,10 +18,11 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import tomllib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -35,11 +36,13 @@ from toymodel.checks import (
     MOST_ENTRIES,
     MOST_RATE,
     MOST_RUNS,
+    POSITIVE,
     LearningRate,
     PathLike,
     Positive,
     Steps,
     Tolerance,
+    check_values,
     checked,
     number,
     shown,
@@ -97,10 +100,10 @@ class Sweep:
         put(self, "design", design_of(self.design))
         put(self, "interventions", interventions_of(self.interventions))
         put(self, "fixed", {name: number(f"fixed: {name}", value, -np.inf) for name, value in self.fixed.items()})
-        for name, kind in (("steps", int), ("chunk", int), ("every", int), ("lr", float), ("rtol", float)):
-            given = getattr(self, name)
-            put(self, name, None if given is None else kind(given))  # numpy's numbers cannot be written to JSON
-        put(self, "stop_below", None if self.stop_below is None else float(self.stop_below))
+        for kind, names in ((int, ("steps", "chunk", "every")), (float, ("lr", "rtol", "stop_below"))):
+            for name in names:
+                given = getattr(self, name)
+                put(self, name, None if given is None else kind(given))  # numpy's numbers cannot be written to JSON
         put(self, "chunk", self.chunk or self._usual_chunk())
         self._check()
         put(self, "lr", self.fixed.get("lr", self.lr))
@@ -121,7 +124,10 @@ class Sweep:
         if not self.over and self.design is not None:
             raise ValueError("a design needs at least one range in over")
         for name in (*self.over, *self.fixed):
-            self._check_name(name)
+            if name in self.free_names and name not in self.allowed:
+                check_name("over", name, self.model.vectors, self.model.terms, parameter=True)
+            elif name not in self.allowed:
+                raise ValueError(f"cannot vary or fix {name!r}; allowed are {', '.join(self.allowed)}")
         self._check_size()
         if missing := self.free_names - {*self.over, *self.fixed}:
             name = sorted(missing)[0]
@@ -147,12 +153,9 @@ class Sweep:
             return
         made = self.made_start(self.model)
         check_start(self.model, made)
-        known = {*self.over, "vector", "seed"}
-        if "seed" in made.dims:
-            seeds = {self.seeds} if isinstance(self.seeds, int) else set(self.seeds)
-            if missing := seeds - set(made["seed"].values.tolist()):
-                raise ValueError(f"start has no seed {min(missing)}; it has {made['seed'].values.tolist()}")
-        if foreign := set(map(str, made.dims)) - known:
+        if "seed" in made.dims and (missing := {*np.ravel(self.seeds).tolist()} - {*made["seed"].values.tolist()}):
+            raise ValueError(f"start has no seed {min(missing)}; it has {made['seed'].values.tolist()}")
+        if foreign := set(map(str, made.dims)) - {*self.over, "vector", "seed"}:
             raise ValueError(f"start has the dimension {min(foreign)!r}, which this sweep does not have (seeds, over)")
 
     def made_start(self, model: Model) -> xr.Dataset:
@@ -172,20 +175,12 @@ class Sweep:
         """Names in the texts of interventions that stand for values of this sweep."""
         return names_in([*self.interventions, *itertools.chain(*self.cases.values())])
 
-    def _check_name(self, name: str) -> None:
-        if name in self.allowed:
-            return
-        if name in self.free_names:
-            check_name("over", name, self.model.vectors, self.model.terms, parameter=True)
-            return
-        raise ValueError(f"cannot vary or fix {name!r}; allowed are {', '.join(self.allowed)}")
-
     def _check_size(self) -> None:
         """Raises ValueError where there are more runs than can be computed, before anything is allocated for them."""
         points = [axis.size for axis in self.over.values()]
         if isinstance(self.design, Samples):
             points = [self.design.count]
-        sizes = [n for n in (*points, 1 if isinstance(self.seeds, int) else len(self.seeds)) if n != 1]
+        sizes = [n for n in (*points, np.size(self.seeds)) if n != 1]
         if math.prod(sizes) > MOST_RUNS:
             raise ValueError(
                 f"over and seeds make {' x '.join(f'{n:,}' for n in sizes)} runs, at most {MOST_RUNS:,} can be swept"
@@ -201,28 +196,21 @@ class Sweep:
     def _check_values(self, name: str, axis: Axis) -> None:
         if (axis.kind == "cases") != (name == "intervention"):
             raise ValueError(f"over: cases (label -> text) are for intervention, got {axis} for {name}")
-        values = axis.points(name) if axis.count or axis.values else np.array([axis.low, axis.high])
+        values = axis.points(name) if self.design is None or axis.size else np.array([axis.low, axis.high])
         if name.startswith("dim_") and self.design is None and len(values) < axis.size:
             warnings.warn(f"{name}: {axis} has {len(values)} different whole numbers", stacklevel=2)
-        if self.design is None:
-            axis.points(name)
         if name == "integrator" and not set(values.tolist()) <= set(INTEGRATORS):
             raise ValueError(f"integrator must be one of {INTEGRATORS}, got {values.tolist()}")
         if name not in LABELLED:
             self._check_numbers(name, values)
 
     def _check_numbers(self, name: str, values: np.ndarray) -> None:
-        if values.dtype.kind != "f":
-            raise ValueError(f"{name} must be a number, got {values.tolist()}")
-        signed = name in self.free_names or name.startswith("overlap_")
-        positive = name == "lr" or name.startswith(("dim_", "weight_", "target_"))
-        wrong = values[~np.isfinite(values) | (~(values > 0) if positive else ~(values >= 0) & (not signed))]
-        if name.startswith("dim_"):
-            wrong = values[(np.round(values) != values) | (values < 1)]
-        if len(wrong):
-            allowed = "a whole number >= 1" if name.startswith("dim_") else "> 0" if positive else ">= 0"
-            raise ValueError(f"{name} must be {allowed}{' and finite' * (name[:4] != 'dim_')}, got {wrong[0]:g}")
-        most = MOST_ENTRIES if name.startswith("dim_") else MOST_RATE if name == "lr" else np.inf
+        whole, signed = name.startswith("dim_"), name in self.free_names or name.startswith("overlap_")
+        positive = name == "lr" or name.startswith(("weight_", "target_"))
+        check_values(name, values.tolist(), 1.0 if whole else POSITIVE if positive else -np.inf if signed else 0.0)
+        if whole and (wrong := values[np.round(values) != values]).size:
+            raise ValueError(f"{name} must be a whole number >= 1, got {wrong[0]:g}")
+        most = MOST_ENTRIES if whole else MOST_RATE if name == "lr" else np.inf
         if (values > most).any():
             raise ValueError(f"{name} must be at most {most:,}, got {values.max():g}")
 
@@ -256,18 +244,23 @@ class Sweep:
 
         Raises OSError where the file cannot be read, ValueError for what is wrong in it.
         """
-        try:
-            parts = tomllib.loads(Path(path).read_text("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ValueError(f"{path} is not TOML: {error}") from None
-        store = parts.pop("store", None)
-        if not isinstance(store, str | None):
-            raise ValueError(f"{path}: store must be text, the name of a folder, got {shown(store)}")
-        allowed = set(cls.__dataclass_fields__)
-        if unknown := set(parts) - allowed:
-            raise ValueError(f"{path}: unknown entry {sorted(unknown)[0]!r}; allowed are {sorted(allowed | {'store'})}")
-        parts["model"] = model_of_table(parts.get("model", {"preset": "coopetition"}))
-        return cls(over=parts.pop("over", {}), **parts), store
+        given, store = read_toml(path)
+        return cls(**given), store
+
+
+def read_toml(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str | None]:
+    """The arguments of `Sweep` that a TOML file gives, and its `store`."""
+    try:
+        given = tomllib.loads(Path(path).read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not TOML: {error}") from None
+    store = given.pop("store", None)
+    if not isinstance(store, str | None):
+        raise ValueError(f"{path}: store must be text, the name of a folder, got {shown(store)}")
+    allowed = {part.name for part in fields(Sweep)}
+    if unknown := set(given) - allowed:
+        raise ValueError(f"{path}: unknown entry {sorted(unknown)[0]!r}; allowed are {sorted(allowed | {'store'})}")
+    return {"over": {}, **given, "model": model_of_table(given.get("model", "coopetition"))}, store
 
 
 def model_of_table(table: Mapping[str, Any] | str) -> Model:
