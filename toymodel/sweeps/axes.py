@@ -154,14 +154,13 @@ def _read(name: str, text: str) -> Axis:
     likes = "'log(1e-3, 1, 64)', 'linear(0, 1, 11)' or '[0.1, 0.2]'"
     problem = f"over: {name} must be like {likes}, got {shown(text)}"
     called, arguments, keywords = _call(text, problem)
-    if keywords or (called is not None and called not in ("log", "linear")):
-        raise ValueError(problem)
-    if called is None:
-        if isinstance(arguments[0], str):
-            raise ValueError(problem)
+    if called is None and not isinstance(arguments[0], str):
         return axis_of(name, arguments[0])
+    made = {"log": log, "linear": linear}.get(called or "")
+    if made is None:
+        raise ValueError(problem)
     try:
-        return {"log": log, "linear": linear}[called](*arguments)
+        return made(*arguments, **keywords)
     except TypeError:
         raise ValueError(problem) from None
     except ValueError as error:

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import islice, takewhile
 from typing import Any
@@ -103,7 +103,7 @@ def execute(
     wanted = False if progress is None and runs * declared.steps <= LONG else progress
     done = runs - sum(sizes[number] for number in pending)
     with (
-        results,
+        results if isinstance(results, Store) else nullcontext(),
         progress_bar(runs, "sweep", wanted, "run", initial=done) as bar,
         _interruptible() as interrupted,
         _connected(client) as connected,
@@ -143,22 +143,18 @@ def _on_workers(client: Any, declared: Sweep, waiting: Iterator[int]) -> Iterato
             queue.add(more)
 
 
-@contextmanager
-def _connected(client: Any) -> Iterator[Any]:
-    """The client itself, or one for the address of a scheduler, closed afterwards."""
-    if client is not None and not isinstance(client, str) and not hasattr(client, "scatter"):
-        raise ValueError(f"client must be a Dask client or the address of a scheduler, got {shown(client)}")
+def _connected(client: Any) -> AbstractContextManager[Any]:
+    """The client itself, or one for the address of a scheduler, which is closed afterwards."""
     if not isinstance(client, str):
-        yield client
-        return
+        if client is not None and not hasattr(client, "scatter"):
+            raise ValueError(f"client must be a Dask client or the address of a scheduler, got {shown(client)}")
+        return nullcontext(client)
     from distributed import Client
 
     try:
-        opened = Client(client, timeout=20)
+        return Client(client, timeout=20)
     except (OSError, ValueError) as error:
         raise OSError(f"no Dask scheduler answers at {client}: {error}") from None
-    with opened:
-        yield opened
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ class Layout:
     def mark(self, number: int) -> str:
         return f"{MARKS}/{number}.0"
 
-    def checksums(self, number: int, contents: list[bytes]) -> bytes:
+    def checksums(self, number: int, contents: Iterable[bytes]) -> bytes:
         """The CRC-32 of each file of a chunk, begun with the sweep and the number."""
         begun = zlib.crc32(self.sweep + b" %d" % number)
         return np.array([zlib.crc32(content, begun) for content in contents], "<u4").tobytes()

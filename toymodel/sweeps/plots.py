@@ -165,9 +165,8 @@ def slices(axes: Axes, values: xr.DataArray, x: str, **style: Any) -> None:
     middle = [part.where(np.isfinite(part)) for part in (low, median, high)]
     (line,) = axes.plot(values[x], middle[1], **style)
     axes.fill_between(values[x], middle[0], middle[2], alpha=0.25, color=line.get_color(), linewidth=0)
-    axes.set_xlabel(label(x))
     axes.set_ylabel(label(str(values.name or "")))
-    _scale(axes, values, x, "x")
+    _along(axes, values, x, "x")
 
 
 def seeds(axes: Axes, values: xr.DataArray, x: str | None = None, **style: Any) -> None:
@@ -180,9 +179,8 @@ def seeds(axes: Axes, values: xr.DataArray, x: str | None = None, **style: Any) 
     flat = values.stack(run=[dim for dim in values.dims if dim != x])
     at = flat[x].broadcast_like(flat)
     axes.plot(at.values.ravel(), flat.where(np.isfinite(flat)).values.ravel(), ".", **{"markersize": 2, **style})
-    axes.set_xlabel(label(x))
     axes.set_ylabel(label(str(values.name or "")))
-    _scale(axes, values, x, "x")
+    _along(axes, values, x, "x")
 
 
 def plot(
@@ -242,8 +240,7 @@ def plot(
                 own["label"] = f"{label(y)} = {_short(value)}"
             draw(axes, values if y is None else values.sel({y: value}), x, **own)
         axes.set_ylabel(name if kind == "slice" else label(measure))
-        if y is not None:
-            _legend(axes, axes.get_legend_handles_labels()[0])
+        _legend(axes, axes.get_legend_handles_labels()[0])
         if np.isposinf(values).any():
             axes.set_ylabel(f"{axes.get_ylabel()}\n(without runs in which it has not ended)")
         if logarithmic:
@@ -316,10 +313,8 @@ def _levels(values: xr.DataArray, logarithmic: bool) -> np.ndarray:
 
 def _frame(axes: Axes, runs: Any, x: str, y: str, lines: Mapping[str, Line] | None) -> list[Any]:
     """Scales, labels, and curves of theory, name -> function of x or (x, y) of the curve; returns these."""
-    _scale(axes, runs, x, "x")
-    _scale(axes, runs, y, "y")
-    axes.set_xlabel(label(x))
-    axes.set_ylabel(label(y))
+    _along(axes, runs, x, "x")
+    _along(axes, runs, y, "y")
     limits = axes.get_xlim(), axes.get_ylim()
     dashes = ("-", "--", ":", "-.")
     drawn = []
@@ -337,14 +332,15 @@ def _legend(axes: Axes, handles: list[Any]) -> None:
         axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, columnspacing=1)
 
 
-def _scale(axes: Axes, runs: Any, name: str, which: str) -> None:
-    """A logarithmic axis where the values are equally spaced in the logarithm."""
+def _along(axes: Axes, runs: Any, name: str, which: str) -> None:
+    """The label of an axis; it is logarithmic where the values are equally spaced in the logarithm."""
+    axes.set(**{f"{which}label": label(name)})
     values = np.asarray(runs[name].values)
     if values.dtype.kind not in "fi" or len(values) < 3 or not (values > 0).all():
         return
     steps, ratios = np.diff(values), np.diff(np.log(values))
     if np.std(ratios) / np.mean(ratios) < np.std(steps) / np.mean(steps):
-        getattr(axes, f"set_{which}scale")("log")
+        axes.set(**{f"{which}scale": "log"})
         if values.max() < 100 * values.min():  # few powers of ten: label 2 and 5 as well, without powers
             ticks = getattr(axes, f"{which}axis")
             ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))

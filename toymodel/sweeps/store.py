@@ -36,7 +36,7 @@ from toymodel.measures import OF_MECHANISM, labels_of
 from toymodel.sweeps import measured
 from toymodel.sweeps.declare import Sweep
 from toymodel.sweeps.grid import Grid
-from toymodel.sweeps.layout import MARKS, Array, Layout, Pieces, checksum_of_header
+from toymodel.sweeps.layout import MARKS, Layout, Pieces, checksum_of_header
 from toymodel.sweeps.measured import times_of, trajectories
 
 FORMAT = 2
@@ -92,30 +92,22 @@ class Memory:
             for name, (dims, kind) in variables(sweep).items()
         }
 
-    def __enter__(self) -> Memory:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
     def pending(self) -> list[int]:
         return list(self.grid.chunks)
 
     def write(self, number: int, values: dict[str, np.ndarray]) -> None:
+        box = self.grid.box(number)
         for name, array in self.arrays.items():
-            box = self.grid.box(number)
             array[box] = values[name].reshape(array[box].shape)
 
     def dataset(self) -> xr.Dataset:
-        texts = {name: np.array(labels) for name, labels in labels_of(self.sweep.model.mechanisms).items()}
-        parts = {}
-        for name, (dims, _) in variables(self.sweep).items():
-            array = self.arrays[name]
-            parts[name] = ((*self.grid.dims, *dims), texts[name][array] if name in texts else array)
+        labels = labels_of(self.sweep.model.mechanisms)
+        found = {name: np.array(labels[name])[of] if name in labels else of for name, of in self.arrays.items()}
+        parts = {name: ((*self.grid.dims, *dims), found[name]) for name, (dims, _) in variables(self.sweep).items()}
         return xr.Dataset(parts, coords=coordinates(self.sweep), attrs=attributes(self.sweep))
 
 
-class Store:
+class Store(ExitStack):
     """Results in a store on disk; an existing one is continued if it was made by the same sweep.
 
     It is locked until it is closed (`with Store(...) as store`). Raises ValueError for a name that does not end in
@@ -124,30 +116,22 @@ class Store:
     """
 
     def __init__(self, sweep: Sweep, path: str | os.PathLike[str]):
-        self.sweep, self.grid, self.path = sweep, Grid.of(sweep), _named(path)
+        super().__init__()
+        self.sweep, self.grid, self.path = sweep, Grid.of(sweep), Path(path)
+        if self.path.suffix != ".zarr":
+            raise ValueError(f"store must be a name that ends in .zarr, got {self.path.name!r}")
         self.header = _header(sweep)
         self.layout = Layout(json.loads(self.header[".zmetadata"]))
         self.unfinished = set(self.grid.chunks)
-        self._open = ExitStack()
         try:
             parent = self.path.absolute().parent
             if not parent.is_dir():
                 raise files.cannot_write(path, FileNotFoundError(f"there is no folder {parent}"))
-            self._open.enter_context(files.alone(self.path))
+            self.enter_context(files.alone(self.path))
             self._continue() if self.path.exists() else self._create()
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Gives back the lock."""
-        self._open.close()
 
     def _create(self) -> None:
         """The header without chunks, under a temporary name first."""
@@ -192,16 +176,10 @@ class Store:
                     f"{self.path} was made with {name} {found.get(name)}, this is {wanted[name]}; "
                     "finish it with that version, or give another store"
                 )
-        have = json.loads(found["sweep"])
-        lines = [
-            f"{name}: {have.get(name)} in the store, {value} in this call"
-            for name, value in self.sweep.identity.items()
-            if have.get(name) != json.loads(json.dumps(value))
-        ]
-        if lines:
-            raise ValueError(
-                f"{self.path} was made by another sweep; give another store, or remove it\n  " + "\n  ".join(lines)
-            )
+        have, want = json.loads(found["sweep"]), json.loads(wanted["sweep"])
+        if other := [name for name in want if have.get(name) != want[name]]:
+            lines = [f"\n  {name}: {have.get(name)} in the store, {want[name]} in this call" for name in other]
+            raise ValueError(f"{self.path} was made by another sweep; give another store, or remove it{''.join(lines)}")
 
     def pending(self) -> list[int]:
         """The chunks that are still to be computed, damaged ones among them."""
@@ -216,18 +194,18 @@ class Store:
         mark = self.path / self.layout.mark(number)
         try:
             mark.unlink(missing_ok=True)
-            for array, content in contents:
-                self._put(self.path / array.file(number), content)
-            self._put(mark, self.layout.checksums(number, [content for _, content in contents]))
+            for name, content in contents.items():
+                self._put(self.path / name, content)
+            self._put(mark, self.layout.checksums(number, contents.values()))
         except OSError as error:
             count = len(self.grid.chunks)
             more = f"; {count - len(self.unfinished)} of {count} chunks are finished and kept"
             raise files.cannot_write(self.path, error, more) from error
         self.unfinished.discard(number)
 
-    def _contents(self, number: int, values: dict[str, np.ndarray]) -> list[tuple[Array, bytes]]:
-        """The files of a chunk: at the edge of the grid a chunk of Zarr is filled up."""
-        found = []
+    def _contents(self, number: int, values: dict[str, np.ndarray]) -> dict[str, bytes]:
+        """The files of a chunk, name -> content: at the edge of the grid a chunk of Zarr is filled up."""
+        found = {}
         for array in self.layout.arrays.values():
             lengths, value = array.lengths(number), np.asarray(values[array.name])
             runs = math.prod(lengths[: len(self.grid.dims)])
@@ -242,7 +220,7 @@ class Store:
                 value = value + 1
             whole = np.full(array.chunk, array.empty, array.dtype)
             whole[tuple(slice(n) for n in lengths)] = value.reshape(lengths)
-            found.append((array, whole.tobytes()))
+            found[array.file(number)] = whole.tobytes()
         return found
 
     def _put(self, path: Path, content: bytes) -> None:
@@ -305,13 +283,6 @@ def open_sweep(path: PathLike) -> xr.Dataset:
     return xr.Dataset(parts, coords=coords, attrs=kept)
 
 
-def _named(path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
-    if path.suffix != ".zarr":
-        raise ValueError(f"store must be a name that ends in .zarr, got {path.name!r}")
-    return path
-
-
 def _attributes(path: Path) -> dict[str, Any]:
     """The attributes of a store; raises ValueError for what is none."""
     reasons = []
@@ -337,7 +308,7 @@ NOT_KEPT = ("coordinates", "header")  # attributes that are about the files
 def _header(sweep: Sweep) -> dict[str, bytes]:
     """The files of a store that are there before its chunks: name -> content."""
     grid, labels = Grid.of(sweep), labels_of(sweep.model.mechanisms)
-    coords = {name: (dim, _plain(values)) for name, (dim, values) in coordinates(sweep).items()}
+    coords = {n: (dim, v.astype(v.dtype.newbyteorder("<"))) for n, (dim, v) in coordinates(sweep).items()}
     sizes = {dim: len(values) for dim, values in coords.values()}
     group: dict[str, Any] = {**attributes(sweep), "coordinates": " ".join(coords)}
     found: dict[str, Any] = {".zgroup": {"zarr_format": 2}, ".zattrs": group}
@@ -366,8 +337,3 @@ def _header(sweep: Sweep) -> dict[str, bytes]:
     written = {name: json.dumps(value, indent=1).encode() for name, value in found.items()}
     written[".zmetadata"] = json.dumps({"zarr_consolidated_format": 1, "metadata": found}).encode()
     return written | {f"{name}/0": values.tobytes() for name, (_, values) in coords.items()}
-
-
-def _plain(values: np.ndarray) -> np.ndarray:
-    """In the byte order of the files."""
-    return np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<")))
