@@ -256,9 +256,7 @@ def open_sweep(path: PathLike) -> xr.Dataset:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no such store: {path}")
-    found = _attributes(path)
-    if found.get("toymodel_format") != FORMAT:
-        made = found.get("toymodel_format")
+    if (made := _attributes(path).get("toymodel_format")) != FORMAT:
         raise ValueError(f"{path} has format {made}, this version of toymodel reads format {FORMAT}")
     try:
         layout = Layout(json.loads((path / ".zmetadata").read_bytes()))
