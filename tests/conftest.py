@@ -23,6 +23,14 @@ def no_mixed_types(request):
     jax.config.update("jax_numpy_dtype_promotion", "standard")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quickly_compiled(request):
+    """Networks are compiled without XLA's optimisations: the same program, and the trainings of the tests are short."""
+    jax.config.update("jax_disable_most_optimizations", request.path.stem.startswith("test_network"))
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     return Path(__file__).parent / "data"

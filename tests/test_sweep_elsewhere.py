@@ -109,6 +109,7 @@ def test_commands_refuse_in_one_line(tmp_path):
         (["sweep", "--over", "alpha"], "expected NAME=VALUE"),
         (["sweep", "--set", "alpha=x", "--store", "a"], "--set alpha needs a number"),
         (["sweep", "--model", "x", "--store", "a"], "preset must be one of"),
+        (["sweep", "a.toml", "--dims", "4,4,4,8", "--store", "a"], "that of a.toml is changed in it"),
         (["plot", "a.zarr", "--x", "alpha", "--out", "a.txt"], "out must end in"),
         (["plot", str(tmp_path / "a.zarr"), "--x", "alpha", "--out", "a.png"], "no such store"),
     ):

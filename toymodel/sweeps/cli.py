@@ -68,6 +68,8 @@ def sweep(
     """
     swept, fixed = dict(map(_named, over or [])), {n: _number("set", n, v) for n, v in map(_named, set_ or [])}
     needed = {} if loss is None else {**dict.fromkeys(swept, 1.0), **fixed}
+    if file is not None and model is None and (dims is not None or loss is not None):
+        raise ValueError(f"--dims and --loss change the model that --model gives; that of {file} is changed in it")
     other = any(option is not None for option in (model, dims, loss))
     chosen = model_named(model or "coopetition", dims, loss, needed) if other else None
     given = dict(
