@@ -24,9 +24,6 @@ class Scale(Intervention):
     def gates(self, model: tm.Model) -> Mapping[tuple[str, str], Any]:
         return {(self.term, x): self.factor for x in model.terms[self.term]}
 
-    def labelled(self) -> list[xr.DataArray]:
-        return [self.factor] if isinstance(self.factor, xr.DataArray) else []
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Push(Intervention):

@@ -25,7 +25,7 @@ SHORT = 4000  # characters of a value that is written out in the attributes of a
 class Batch:
     """The common dimensions of a set of runs; `shape` is an empty DataArray that has them with their coordinates.
 
-    `block` restricts what `flat` and `thin` return to some of the runs.
+    `block` restricts what `flat` returns to some of the runs.
     """
 
     shape: xr.DataArray
@@ -60,12 +60,6 @@ class Batch:
         if not isinstance(value, xr.DataArray):
             return np.full(self.runs, value, dtype=float)[self.block]
         return (value.astype(float) + self.shape).transpose(*self.dims).values.reshape(self.runs)[self.block]
-
-    def thin(self, value: Any) -> np.ndarray:
-        """As `flat`, but a value that is the same for all runs has shape ()."""
-        if isinstance(value, xr.DataArray) and value.ndim:
-            return self.flat(value)
-        return np.asarray(value, dtype=float)
 
     def labelled(self, array: np.ndarray, *dims: str) -> xr.DataArray:
         """An array of shape (runs, ...) as a DataArray with the batch's dimensions, then `dims`."""

@@ -38,7 +38,6 @@ from toymodel.checks import (
     check_values,
     checked,
     number,
-    whole,
 )
 from toymodel.model import Model
 from toymodel.progress import progress_bar
@@ -64,9 +63,6 @@ class Rule:
     drift_only: bool = False
 
     def __post_init__(self):
-        for name in ("momentum", "weight_decay", "noise"):
-            number(name, getattr(self, name))
-        whole("noise_seed", self.noise_seed, 0)
         if self.momentum >= 1:
             raise ValueError(f"momentum must be within 0..1, without 1, got {self.momentum}")
         if self.noise and self.momentum:
@@ -302,14 +298,10 @@ class _Blocks:
         """Stretches of steps between which an interruption is answered and runs are taken out."""
         most = max(1, TASK // (blocks * LANES))
         size = min(SPAN, most) if self.loop.followed else most
-        if self.loop.rule == "noise":
-            size = CHUNK - begin % CHUNK
         while begin < end:
-            until = min(begin + size, end)
+            until = min(begin + (CHUNK - begin % CHUNK if self.loop.rule == "noise" else size), end)
             yield begin, until
             begin = until
-            if self.loop.rule == "noise":
-                size = CHUNK
 
     def parts(self, blocks: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
         """Nearly equal parts of the blocks, a few for each core, and the number of their first block."""

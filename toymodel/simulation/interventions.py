@@ -25,10 +25,10 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import partial
 from numbers import Real
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -87,15 +87,16 @@ class Intervention:
 
     def mapped(self, function: Callable[[Any], Any]) -> Intervention:
         """The same with every labelled argument replaced by what the function makes of it."""
-        labelled = {k: v for k, v in self.values().items() if isinstance(v, (xr.DataArray, xr.Dataset))}
-        return replace(self, **{name: function(value) for name, value in labelled.items()}) if labelled else self
+        given = self.values()
+        labelled = {k: function(v) for k, v in given.items() if isinstance(v, (xr.DataArray, xr.Dataset))}
+        return type(self)(**{**given, **labelled})
 
     def check(self, model: Model) -> None:
         """Raises ValueError where the intervention does not fit the model."""
 
     def labelled(self) -> list[xr.DataArray]:
         """The values with dimensions of their own, which the batch of runs then has too."""
-        return []
+        return [value for value in self.values().values() if isinstance(value, xr.DataArray)]
 
     def begin(self, state: S, batch: Batch) -> S:
         """The state as it is while the intervention acts, from the state at the start of a stage."""
@@ -289,8 +290,6 @@ class Change(Intervention):
     Change(until=500, loss='ciwl')
     """
 
-    _own: ClassVar[set[str]] = {"at", "until", "loss"}
-
     def __init__(
         self, *, at: float = 0.0, until: float = math.inf, loss: Callable[..., Any] | None = None, **parameters: Any
     ):
@@ -307,19 +306,12 @@ class Change(Intervention):
     def values(self) -> dict[str, Any]:
         return {**super().values(), "loss": self.loss, **self.parameters()}  # type: ignore[attr-defined]
 
-    def mapped(self, function: Callable[[Any], Any]) -> Change:
-        values = {p: function(v) if isinstance(v, xr.DataArray) else v for p, v in self.parameters().items()}
-        return Change(at=self.at, until=self.until, loss=self.loss, **values)  # type: ignore[attr-defined]
-
     def check(self, model: Model) -> None:
         changed = self.changed(model)
         for p, value in self.parameters().items():
             if p not in changed.parameters:
                 raise ValueError(f"Change: unknown parameter {p!r}; the loss has {sorted(changed.parameters)}")
             check_values(p, value)
-
-    def labelled(self) -> list[xr.DataArray]:
-        return [value for value in self.parameters().values() if isinstance(value, xr.DataArray)]
 
     def changed(self, model: Model) -> Model:
         loss = self.loss  # type: ignore[attr-defined]

@@ -32,7 +32,6 @@ from toymodel.symbolic import System
 LANES = 32  # runs in a block: what they carry stays in the first-level cache
 STRIDE = 8  # steps between two passes of the measures
 SMALL = 1e-140  # of a residual: its square times weights is still a normal number
-RULES = ("plain", "inertia", "noise")
 LR = sp.Symbol("lr", positive=True)
 Kernel = Callable[..., None]
 
@@ -62,11 +61,6 @@ class Loop:
         if self.rule == "inertia":
             names += ["momentum", *(f"p_{y}" for y in self.system.coordinates)]
         return {name: i for i, name in enumerate(names)}
-
-    @property
-    def recorded_rows(self) -> list[str]:
-        """What a record has of a run at one time: coordinates, terms and loss."""
-        return [*map(str, self.system.coordinates), *map(str, self.system.terms), "loss"]
 
     @property
     def errors(self) -> int:

@@ -82,6 +82,7 @@ def velocity_of(system: System) -> Callable[[Any, Any], Any]:
     form = system.form
     count = len(form.vectors)
     still = jnp.array([x in system.fixed for x in form.vectors] * 2)
+    unused = {name: 0.0 for name in inspect.signature(form.loss).parameters if name not in form.terms}
 
     def parts(constants: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[Any, Any], Any]:
         numbers = iter(constants)
@@ -109,15 +110,8 @@ def velocity_of(system: System) -> Callable[[Any, Any], Any]:
                 u, v = (f * part + (1 - f) * jax.lax.stop_gradient(part) for part in plane[:2])
                 return plane._replace(u=u, v=v)
 
-            return loss_of(system)(terms(form, planes, weights, seen), parameters)
+            return form.loss(**terms(form, planes, weights, seen), **{**unused, **parameters})
 
         return jnp.where(still, 0.0, -(jax.grad(loss)(y) + push))
 
     return velocity
-
-
-def loss_of(system: System) -> Callable[[dict[str, Any], dict[str, Any]], Any]:
-    """The loss from its terms and parameters; an argument that it does not depend on is 0."""
-    form = system.form
-    unused = {name: 0.0 for name in inspect.signature(form.loss).parameters if name not in form.terms}
-    return lambda values, parameters: form.loss(**values, **{**unused, **parameters})

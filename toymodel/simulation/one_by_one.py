@@ -16,13 +16,11 @@ from scipy.integrate import solve_ivp
 
 from toymodel.simulation.integration import Ended, Event, Integration
 
-METHODS = ("LSODA", "Radau")
-
 
 def one_by_one(work: Integration) -> Ended:
     """Carries all runs through a stage (`toymodel.simulation.integration`)."""
     system = work.system
-    velocity = _velocity(system.function(system.slope), work)
+    slope = system.function(system.slope)
     bent = system.function(system.jacobian)
     observed = system.function(list(system.observed.values()))
     names = list(system.observed)
@@ -32,7 +30,7 @@ def one_by_one(work: Integration) -> Ended:
     for r in range(work.runs):
         with np.errstate(all="ignore"):
             solution = solve_ivp(
-                velocity(),
+                _velocity(slope, work),
                 (work.begin, work.end),
                 work.y[:, r],
                 method=work.method,
@@ -52,25 +50,19 @@ def one_by_one(work: Integration) -> Ended:
     return ends, found
 
 
-def _velocity(slope: Callable[..., Any], work: Integration) -> Callable[[], Callable[..., Any]]:
-    """Makes the right-hand side of a run, until it is called more often than `max_steps` steps would."""
+def _velocity(slope: Callable[..., Any], work: Integration) -> Callable[..., Any]:
+    """The right-hand side of a run, until it is called more often than `max_steps` steps would."""
+    left = 20 * work.max_steps
 
-    def of_one_run() -> Callable[..., Any]:
-        left = 20 * work.max_steps
+    def velocity(_t: float, y: np.ndarray, *constants: float) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            most = f"max_steps={work.max_steps} steps"
+            raise RuntimeError(f"scipy's {work.method} took more than about {most}; raise max_steps, or rtol")
+        return [-part for part in slope(*y.tolist(), *constants)]
 
-        def velocity(_t: float, y: np.ndarray, *constants: float) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise RuntimeError(
-                    f"scipy's {work.method} took more than about max_steps={work.max_steps} steps; raise max_steps, or "
-                    "rtol"
-                )
-            return [-part for part in slope(*y.tolist(), *constants)]
-
-        return velocity
-
-    return of_one_run
+    return velocity
 
 
 def _located(

@@ -7,7 +7,6 @@ nothing is switched. An integrator only has to carry a state through one stage a
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from toymodel.batch import Batch, as_labelled
-from toymodel.checks import POSITIVE, check_values, mapping
+from toymodel.checks import POSITIVE, check_memory, check_values, mapping
 from toymodel.model import Form, FrozenDict, Model
 from toymodel.names import check_dimension
 from toymodel.simulation.interventions import Intervention, built, interventions_of
@@ -96,12 +95,11 @@ class Problem:
             if act.at > end:
                 raise ValueError(f"{type(act).__name__}: at={act.at:g} is after the end of the run, t={end:g}")
         quantities = 1 + len(self.model.terms) + 2 * len(self.model.vectors)
-        size = 8 * quantities * self.batch.runs * records
-        if size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
-            raise ValueError(
-                f"a record of {self.batch.runs} runs at {records:,} times has {size / 2**30:,.0f} GiB, more than the "
-                "memory of this machine; record fewer times with every=... (or times=... of a flow)"
-            )
+        check_memory(
+            f"a record of {self.batch.runs} runs at {records:,} times",
+            8 * quantities * self.batch.runs * records,
+            "record fewer times with every=... (or times=... of a flow)",
+        )
 
     def stages(self, end: float) -> Iterator[Stage]:
         """The stages from time 0 to `end`, in order."""
