@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,9 @@ SHORT = 4000  # characters of a value that is written out in the attributes of a
 
 @dataclass(frozen=True)
 class Batch:
-    """The common dimensions of a set of runs; `shape` is an empty DataArray that has them with their coordinates.
-
-    `block` restricts what `flat` returns to some of the runs.
-    """
+    """The common dimensions of a set of runs; `shape` is an empty DataArray that has them with their coordinates."""
 
     shape: xr.DataArray
-    block: slice = field(default_factory=lambda: slice(None))
 
     @classmethod
     def of(cls, values: Iterable[xr.DataArray]) -> Batch:
@@ -56,10 +52,10 @@ class Batch:
         return tuple(str(d) for d in self.shape.dims)
 
     def flat(self, value: Any) -> np.ndarray:
-        """The value of each run of the block, shape (runs of the block,)."""
+        """The value of each run, shape (run,)."""
         if not isinstance(value, xr.DataArray):
-            return np.full(self.runs, value, dtype=float)[self.block]
-        return (value.astype(float) + self.shape).transpose(*self.dims).values.reshape(self.runs)[self.block]
+            return np.full(self.runs, value, dtype=float)
+        return (value.astype(float) + self.shape).transpose(*self.dims).values.reshape(self.runs)
 
     def labelled(self, array: np.ndarray, *dims: str) -> xr.DataArray:
         """An array of shape (runs, ...) as a DataArray with the batch's dimensions, then `dims`."""

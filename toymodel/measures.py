@@ -12,7 +12,7 @@ the measure to `finished` and `OF_MECHANISM`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import Any
 
@@ -105,27 +105,25 @@ def running() -> str:
     return f"NEVER = {NEVER!r}\n\n{compiled.source(follow)}"
 
 
-def followed(times: np.ndarray, losses: np.ndarray, inside: np.ndarray) -> dict[str, np.ndarray]:
-    """What is known of a mechanism of every run after all times; losses have the shape (time, run)."""
-    known = np.empty((len(BEGIN), losses.shape[1]))
-    known[:] = np.array(list(BEGIN.values()))[:, None]
-    arrays = (np.ascontiguousarray(values, float) for values in (times, losses, inside))
-    compiled.module(_follow_all()).follow_all(*arrays, known)
-    return dict(zip(BEGIN, known, strict=True))
+def begun(runs: int) -> dict[str, np.ndarray]:
+    """What is known of a mechanism of so many runs before the first time."""
+    return {name: np.full(runs, value) for name, value in BEGIN.items()}
 
 
-def _follow_all() -> str:
-    """The text of a function that takes `known`, shape (quantity, run), through all times."""
-    known = ", ".join(f"known[{q}, i]" for q in range(len(BEGIN)))
-    return f"""{compiled.HEAD}
+def follow_all() -> Callable[..., None]:
+    """`follow` for many runs and times, compiled: a function of times (time,), losses (time, run), the losses below
+    which the mechanism is learned (run,), and the values of `begun`, which it changes in place."""
+    known = ", ".join(f"{name}[i]" for name in BEGIN)
+    text = f"""{compiled.HEAD}
 {running()}
 
 {compiled.FAST}
-def follow_all(times, losses, insides, known):
+def follow_all(times, losses, insides, {", ".join(BEGIN)}):
     for t in range(losses.shape[0]):
         for i in range(losses.shape[1]):
             {known} = follow(times[t], losses[t, i], insides[i], {known})
 """
+    return compiled.module(text).follow_all
 
 
 def measure(runs: xr.Dataset) -> xr.Dataset:
@@ -160,10 +158,12 @@ def measure(runs: xr.Dataset) -> xr.Dataset:
     times = runs["time"].values.astype(float)
     found = {}
     for m in mechanisms:
-        losses = runs[f"loss_{m}"].transpose("time", *dims).values.reshape(len(times), -1)
+        losses = runs[f"loss_{m}"].transpose("time", *dims).values.reshape(len(times), -1).astype(float, order="C")
         unlearned = runs[f"unlearned_{m}"].broadcast_like(runs[f"loss_{m}"].isel(time=0, drop=True))
         inside = LEARNED * unlearned.transpose(*dims).values.reshape(-1)
-        found[m] = finished(followed(times, losses, inside), inside, times[-1])
+        known = begun(losses.shape[1])
+        follow_all()(times, losses, inside, *known.values())
+        found[m] = finished(known, inside, times[-1])
     names = {name: np.stack([found[m][name].reshape(sizes) for m in mechanisms], -1) for name in OF_MECHANISM}
     coords = {name: c for name, c in runs.coords.items() if set(c.dims) <= set(dims) and name != "mechanism"}
     measures = xr.Dataset({name: ((*dims, "mechanism"), value) for name, value in names.items()}, coords)

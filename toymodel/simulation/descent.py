@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -42,10 +42,11 @@ from toymodel.checks import (
 from toymodel.model import Model
 from toymodel.progress import progress_bar
 from toymodel.simulation.kernel import LANES, Loop
-from toymodel.simulation.observe import Measures, Record, inside, measured, record
-from toymodel.simulation.problem import Problem, problem_of_start
+from toymodel.simulation.observe import Measures, Record, measured, record, unlearned
+from toymodel.simulation.problem import Problem, Stage, problem_of_start
 from toymodel.simulation.state import Reduced
 from toymodel.simulation.threads import threads
+from toymodel.symbolic import System
 
 SPAN = 2048  # steps between two looks at which runs have ended
 TASK = 100_000_000  # run-steps of a call: less than half a second, so that an interruption is answered
@@ -149,59 +150,46 @@ def descend(
     problem.check_end(steps * unit, steps // seen.every + 1 if isinstance(seen, Record) else 0)
     attrs: dict[str, Any] = {"integrator": "descent", "steps": steps, "lr": unit, **start.attrs}
     attrs |= {name: value for name, value in vars(rule).items() if value}
-    run = _Run(problem, problem.batch.flat(lr), rule, seen)
+    run = _Run(problem, problem.reduced(start), problem.batch.flat(lr), rule, seen, steps)
     with progress_bar(problem.batch.runs * steps, "descend", progress) as bar:
-        run.through(problem.reduced(start), problem.steps(steps, unit), bar)
-    return run.measures(steps, attrs) if isinstance(seen, Measures) else run.record(steps, unit, attrs)
+        run.through(problem.steps(steps, unit), bar)
+    return run.measures(seen, attrs) if isinstance(seen, Measures) else run.record(seen, unit, attrs)
 
 
-@dataclass
 class _Run:
-    """A descent on its way: what all runs carry, shape (run,) each."""
+    """A descent on its way: what all runs carry, shape (run,) each, and their record."""
 
-    problem: Problem
-    lr: np.ndarray
-    rule: Rule
-    seen: Record | Measures
-    known: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    learned: dict[str, np.ndarray] = field(default_factory=dict)
-    velocity: dict[str, np.ndarray] = field(default_factory=dict)
-    stopped: np.ndarray = field(default_factory=lambda: np.empty(0))
-    out: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0)))
-    state: Reduced | None = None
-    target: dict[str, np.ndarray] = field(default_factory=dict)
-    planes: list[tuple[int, int, Reduced, str]] = field(default_factory=list)
-
-    @property
-    def threshold(self) -> float | None:
-        return self.seen.stop_below if isinstance(self.seen, Measures) else self.seen.first_below
-
-    @property
-    def limit(self) -> str:
-        return "" if self.threshold is None else "stop" if isinstance(self.seen, Measures) else "first"
-
-    def through(self, state: Reduced, stages: list[Any], bar: Any) -> None:
-        """All stages, one after the other."""
-        runs, last = self.problem.batch.runs, stages[-1][2]
+    def __init__(
+        self, problem: Problem, state: Reduced, lr: np.ndarray, rule: Rule, seen: Record | Measures, steps: int
+    ):
+        self.problem, self.state, self.lr, self.rule, self.steps = problem, state, lr, rule, steps
+        self.norms, runs = state.target, problem.batch.runs
+        self.velocity: dict[str, np.ndarray] = {}
         self.stopped = np.full(runs, measures.NEVER)
-        self.target = state.target
-        if isinstance(self.seen, Measures):
-            self.learned = inside(self.problem, state)
-            self.known = {m: {q: np.full(runs, v) for q, v in measures.BEGIN.items()} for m in self.learned}
+        self.heads: list[tuple[int, int, Reduced]] = []  # what is clamped in each stage
+        self.learned: dict[str, np.ndarray] = {}
+        self.every, self.out = 0, np.empty((0, 0, 0))
+        if isinstance(seen, Measures):
+            self.threshold, self.limit = seen.stop_below, "stop"
+            self.learned = {m: measures.LEARNED * level for m, level in unlearned(problem, self.norms).items()}
         else:
-            quantities = 2 * len(state.u) + len(self.problem.model.terms) + 1
-            times = -(-last // self.seen.every) + 1
-            self.out = np.empty((quantities, times, runs))
+            self.threshold, self.limit, self.every = seen.first_below, "first", seen.every
+            quantities = len(problem.model.terms) + 1 + 2 * len(problem.model.vectors)
+            self.out = np.empty((quantities, -(-steps // seen.every) + 1, runs))
+        self.known = {m: measures.begun(runs) for m in self.learned}
+
+    def through(self, stages: list[tuple[Stage, int, int]], bar: Any) -> None:
+        """All stages, one after the other."""
+        limit = "" if self.threshold is None else self.limit
         for stage, begin, end in stages:
-            state = self.problem.begin(stage, state)
+            state = self.problem.begin(stage, self.state)
             self.rule.check(state)
-            self.planes.append((begin, end, state, stage.form))
-            loop = Loop(stage.system(state), bool(self.known), bool(self.out.size), self.limit, self.rule.kind)
+            self.heads.append((begin, end, state))
+            loop = Loop(stage.system(state), bool(self.known), bool(self.every), limit, self.rule.kind)
             rows = self.rows(loop, self.problem.constants(stage, state), state)
-            rows = _Blocks(loop, rows, self).advance(begin, end, end == last, bar)
-            state = state.at(np.stack([rows[str(y)] for y in loop.system.coordinates]))
+            rows = _Blocks(loop, rows, self).advance(begin, end, end == self.steps, bar)
+            self.state = state.at(np.stack([rows[str(y)] for y in loop.system.coordinates]))
             self.keep(loop, rows)
-        self.state = state
 
     def rows(self, loop: Loop, constants: list[np.ndarray], state: Reduced) -> dict[str, np.ndarray]:
         """What a loop carries of all runs, by the names of its rows."""
@@ -222,47 +210,30 @@ class _Run:
         moving = {f"p_{y}" for y, slope in zip(loop.system.coordinates, loop.system.slope, strict=True) if slope != 0}
         self.velocity = {name: row for name, row in rows.items() if name in moving}
 
-    def measures(self, steps: int, attrs: dict[str, Any]) -> xr.Dataset:
-        assert self.state is not None
-        finite = np.isfinite(self.state.coordinates().sum(0))
-        last = np.where(self.stopped < measures.NEVER, self.stopped, steps)
-        stopped = self.stopped if self.threshold is not None else None
-        return measured(self.problem, self.known, self.learned, last, self.lr, finite, stopped, attrs)
+    def measures(self, seen: Measures, attrs: dict[str, Any]) -> xr.Dataset:
+        found = self.known, self.learned, self.stopped, self.steps
+        return measured(self.problem, seen, self.state, *found, self.lr, attrs)
 
-    def record(self, steps: int, lr: float, attrs: dict[str, Any]) -> xr.Dataset:
-        model, every = self.problem.model, self.seen.every  # type: ignore[union-attr]
-        marks = np.append(np.arange(0, steps, every), steps)
-        if wrong := int((~np.isfinite(self.out[-1, -1])).sum()):
+    def record(self, seen: Record, lr: float, attrs: dict[str, Any]) -> xr.Dataset:
+        quantities = dict(zip(System(self.problem.model.form).observed, self.out, strict=True))
+        if wrong := int((~np.isfinite(quantities["loss"][-1])).sum()):
             raise FloatingPointError(f"the loss of {wrong} runs diverges at lr={lr:g}; use a smaller lr")
-        count = len(model.vectors)
-        losses = {
-            f"loss_{t}" if t in model.mechanisms else t: self.out[2 * count + i] for i, t in enumerate(model.terms)
-        }
-        planes: dict[str, Any] = self._planes(marks, count)
-        planes["target_norm"] = np.stack([self.target[x] for x in model.vectors], -1)
-        runs = record(
-            self.problem, marks * lr, marks, {"loss": self.out[-1], **losses}, planes, {**attrs, "every": every}
-        )
+        marks = np.append(np.arange(0, self.steps, seen.every), self.steps)
+        for x in self.problem.model.vectors:
+            u, v = quantities[f"overlap_{x}"], quantities[f"residual_{x}"]
+            quantities[f"residual_{x}"] = residual = np.abs(v)
+            for begin, end, state in self.heads:
+                if x in state.heads:
+                    here = (marks >= begin) & ((marks < end) | (end == self.steps))
+                    plane = state.plane(x)._replace(u=u[here], v=v[here])
+                    u[here], residual[here] = plane.overlap, np.sqrt(plane.residual_square)
+        attrs = {**attrs, "every": seen.every}
+        runs = record(self.problem, marks * lr, marks, quantities, self.norms, attrs)
         if self.threshold is not None:
             found = np.where(self.stopped < measures.NEVER, self.stopped * lr, np.nan)
             runs["stopped"] = self.problem.batch.labelled(found)
             runs["stopped"].attrs["threshold"] = self.threshold
         return runs
-
-    def _planes(self, marks: np.ndarray, count: int) -> dict[str, np.ndarray]:
-        """overlap and residual, (time, run, vector), from the coordinates of each stage."""
-        overlap, residual = (
-            np.moveaxis(self.out[:count], 0, -1),
-            np.abs(np.moveaxis(self.out[count : 2 * count], 0, -1)),
-        )
-        for begin, end, state, _ in self.planes:
-            here = (marks >= begin) & ((marks < end) | (end == marks[-1]))
-            for x in state.heads:
-                i = self.problem.model.vectors.index(x)
-                u, v = self.out[i, here], self.out[count + i, here]
-                plane = state.plane(x)._replace(u=u, v=v)
-                overlap[here, :, i], residual[here, :, i] = plane.overlap, np.sqrt(plane.residual_square)
-        return {"overlap": overlap, "residual": residual}
 
 
 class _Blocks:
@@ -314,8 +285,7 @@ class _Blocks:
         if stop.is_set():
             return
         errors = self.errors(len(part), first, at, until)
-        every = self.run.seen.every if isinstance(self.run.seen, Record) else 0
-        self.kernel(part, errors, self.run.out, first * LANES, at, until, every, final)
+        self.kernel(part, errors, self.run.out, first * LANES, at, until, self.run.every, final)
 
     def errors(self, blocks: int, first: int, at: int, until: int) -> np.ndarray:
         """The errors of noise, (step, error, block, lane), the same wherever a chunk of steps is cut."""

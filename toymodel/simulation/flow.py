@@ -9,8 +9,8 @@ An integrator gives coordinates at the recorded times; all that a run leaves beh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -22,11 +22,10 @@ from toymodel.checks import Duration, Steps, Tolerance, check_values, checked, m
 from toymodel.model import Model
 from toymodel.progress import progress_bar
 from toymodel.simulation.integration import Ended, Event, Integration
-from toymodel.simulation.observe import Measures, inside, measured, record
-from toymodel.simulation.problem import Problem, problem_of_start
+from toymodel.simulation.observe import Measures, measured, record, unlearned
+from toymodel.simulation.problem import Problem, Stage, problem_of_start
 from toymodel.simulation.state import Reduced
-
-CHUNK = 8192  # runs whose losses at all times are in memory together when only measures are wanted
+from toymodel.symbolic import System
 
 
 @checked
@@ -79,27 +78,21 @@ def flow(
     """
     t, when = float(t), _times(float(t), times)
     happening = _happening(method, events)
-    options: dict[str, Any] = {"rtol": float(rtol), "atol": float(atol), "method": method}
-    options |= {"events": happening, "max_steps": int(max_steps)}
+    tolerances = {"rtol": float(rtol), "atol": float(atol)}
+    options = {**tolerances, "method": method, "events": happening, "max_steps": int(max_steps)}
     problem = problem_of_start(model, start, interventions, weights, parameters)
     problem.check_end(t, 0 if observe else len(when))
-    stages = len(list(problem.stages(t)))
-    attrs = {"integrator": f"flow ({method})", "rtol": options["rtol"], "atol": options["atol"], **start.attrs}
-    with progress_bar(problem.batch.runs * stages, f"flow ({method})", progress, "run") as bar:
-        runs = [_Run(part, when, observe, {**options, "bar": bar}).through(start, t) for part in _chunks(problem)]
-    if observe is not None:
-        return _measured(problem, runs, when, t, observe, attrs)
-    return _record(problem, runs, when, attrs)
-
-
-def recorded_times(t: float) -> np.ndarray:
-    """0 and 512 times equally spaced in the logarithm from t/1e6 to t."""
-    return np.concatenate([[0.0], np.geomspace(t * 1e-6, t, 512)])
+    stages = list(problem.stages(t))
+    attrs = {"integrator": f"flow ({method})", **tolerances, **start.attrs}
+    run = _Run(problem, problem.reduced(start), when, observe)
+    with progress_bar(problem.batch.runs * len(stages), f"flow ({method})", progress, "run") as bar:
+        run.through(stages, options, bar)
+    return run.record(attrs) if observe is None else run.measures(observe, attrs)
 
 
 def _times(t: float, times: Any) -> Float[np.ndarray, " time"]:
     if times is None:
-        return recorded_times(t)
+        return np.concatenate([[0.0], np.geomspace(t * 1e-6, t, 512)])
     check_values("times", times)
     when = np.asarray(times, dtype=float)
     if when.ndim != 1 or (np.diff(when) <= 0).any() or when[-1] > t:
@@ -133,115 +126,76 @@ def _integrate(work: Integration) -> Ended:
     return one_by_one(work)
 
 
-def _chunks(problem: Problem) -> Iterator[Problem]:
-    """The problem of some runs after the other."""
-    for first in range(0, problem.batch.runs, CHUNK):
-        yield replace(problem, batch=replace(problem.batch, block=slice(first, first + CHUNK)))
-
-
-@dataclass
 class _Run:
-    """Some runs on their way, and what they leave behind.
+    """All runs on their way, and what they leave behind: a record, or what is known of each mechanism."""
 
-    seen: quantity -> (time, run): all of a record, or only losses; happened: event -> (run,).
-    """
+    def __init__(self, problem: Problem, state: Reduced, when: np.ndarray, observe: Measures | None):
+        self.problem, self.state, self.when, self.observe = problem, state, when, observe
+        self.norms, runs = state.target, problem.batch.runs
+        self.seen: dict[str, np.ndarray] = {}  # quantity -> (time, run)
+        self.happened: dict[str, np.ndarray] = {}  # event -> (run,)
+        self.learned = {m: measures.LEARNED * level for m, level in unlearned(problem, self.norms).items()}
+        self.known = {m: measures.begun(runs) for m in self.learned}
+        self.stopped = np.full(runs, measures.NEVER)
 
-    problem: Problem
-    when: np.ndarray
-    observe: Measures | None
-    options: dict[str, Any]
-    seen: dict[str, np.ndarray] = field(default_factory=dict)
-    happened: dict[str, np.ndarray] = field(default_factory=dict)
-    start: Reduced | None = None
-
-    def through(self, start: xr.Dataset, t: float) -> _Run:
+    def through(self, stages: list[Stage], options: dict[str, Any], bar: Any) -> None:
         """All stages, one after the other."""
-        self.start = state = self.problem.reduced(start)
-        for stage in self.problem.stages(t):
-            state = self.problem.begin(stage, state)
-            system = stage.system(state)
-            constants = np.stack(self.problem.constants(stage, state))
-            times = slice(*np.searchsorted(self.when, [stage.start, np.inf if stage.end == t else stage.end]))
-            keep = self.keeper(system, constants, times)
-            ends, happened = _integrate(
-                Integration(
-                    system,
-                    state.coordinates(),
-                    constants,
-                    stage.start,
-                    stage.end,
-                    self.when[times],
-                    keep,
-                    **self.options,
-                )
-            )
-            state = state.at(ends)
+        for stage in stages:
+            state = self.problem.begin(stage, self.state)
+            system, constants = stage.system(state), np.stack(self.problem.constants(stage, state))
+            until = np.inf if stage is stages[-1] else stage.end
+            times = slice(*np.searchsorted(self.when, [stage.start, until]))
+            keep = self.keeper(system, constants, times, bar)
+            span = stage.start, stage.end, self.when[times]
+            ends, happened = _integrate(Integration(system, state.coordinates(), constants, *span, keep, **options))
+            self.state = state.at(ends)
             for name, at in happened.items():
                 self.happened[name] = np.fmin(self.happened.get(name, at), at)
-        return self
 
-    def keeper(self, system: Any, constants: np.ndarray, times: slice) -> Any:
-        """Computes the quantities of some runs from their coordinates (time, coordinate, run), and keeps them."""
-        wanted = {name: value for name, value in system.observed.items() if self.observe is None or name in self.losses}
+    def keeper(self, system: System, constants: np.ndarray, times: slice, bar: Any) -> Callable[..., None]:
+        """Takes the coordinates (time, coordinate, run) of some runs at these times, and keeps what is wanted."""
+        wanted = system.observed
+        if self.observe is None:
+            for name in wanted:
+                self.seen.setdefault(name, np.full((len(self.when), constants.shape[1]), np.nan))
+            take = self.fill
+        else:
+            wanted = {name: wanted[name] for name in ("loss", *(f"loss_{m}" for m in self.known))}
+            least = -np.inf if self.observe.stop_below is None else self.observe.stop_below
+            take = partial(self.follow, least, measures.follow_all())
         function = system.function(list(wanted.values()), "numpy")
-        for name in wanted:
-            self.seen.setdefault(name, np.full((len(self.when), constants.shape[1]), np.nan))
 
         def keep(runs: slice, track: np.ndarray) -> None:
             with np.errstate(all="ignore"):
                 values = function(*np.moveaxis(track, 1, 0), *constants[:, runs])
-            for name, value in zip(wanted, values, strict=True):
-                self.seen[name][times, runs] = value
+            take(times, runs, dict(zip(wanted, values, strict=True)))
+            bar.update(runs.stop - runs.start)
 
         return keep
 
-    @property
-    def losses(self) -> set[str]:
-        """What measures are taken of."""
-        total = {"loss"} if self.observe is not None and self.observe.stop_below is not None else set()
-        return total | {f"loss_{m}" for m in self.problem.model.mechanisms}
+    def fill(self, times: slice, runs: slice, values: dict[str, Any]) -> None:
+        """Puts quantities into the record."""
+        for name, value in values.items():
+            self.seen[name][times, runs] = value
 
-    def known(self, stop_below: float | None) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray]:
-        """What is known of each mechanism (`measures.BEGIN`), the loss below which it is learned, and when it ended."""
-        assert self.start is not None
-        learned = inside(self.problem, self.start)
-        stopped = np.full(len(next(iter(learned.values()))), measures.NEVER)
-        losses = {m: self.seen[f"loss_{m}"] for m in learned}
-        if stop_below is not None:
-            below = self.seen["loss"] < stop_below
-            ends = below.any(0)
-            stopped = np.where(ends, self.when[below.argmax(0)], measures.NEVER)
-            losses = {m: np.where(self.when[:, None] <= stopped, value, np.nan) for m, value in losses.items()}
-        return {m: measures.followed(self.when, losses[m], learned[m]) for m in learned}, learned, stopped
+    def follow(
+        self, least: float, follow_all: Callable[..., None], times: slice, runs: slice, values: dict[str, Any]
+    ) -> None:
+        """Takes the measures of some runs through these times, until their loss is below the least."""
+        when = self.when[times, None]
+        below = np.where(values["loss"] < least, when, measures.NEVER)
+        self.stopped[runs] = np.minimum(self.stopped[runs], below.min(0, initial=measures.NEVER))
+        for m, known in self.known.items():
+            losses = np.where(when <= self.stopped[runs], values[f"loss_{m}"], np.nan)
+            of_runs = (known[name][runs] for name in known)
+            follow_all(when[:, 0], losses, self.learned[m][runs], *of_runs)
 
+    def measures(self, observe: Measures, attrs: dict[str, Any]) -> xr.Dataset:
+        found = self.known, self.learned, self.stopped, self.when[-1]
+        return measured(self.problem, observe, self.state, *found, 1.0, attrs)
 
-def _measured(
-    problem: Problem, runs: list[_Run], when: np.ndarray, t: float, observe: Measures, attrs: dict[str, Any]
-) -> xr.Dataset:
-    found = [run.known(observe.stop_below) for run in runs]
-    known, learned, stopped = (_joined([part[i] for part in found]) for i in range(3))
-    last = np.where(stopped < measures.NEVER, stopped, when[-1])
-    finite = np.ones(len(stopped), bool)
-    ended = None if observe.stop_below is None else stopped
-    return measured(problem, known, learned, last, 1.0, finite, ended, attrs)
-
-
-def _joined(parts: list[Any]) -> Any:
-    """Arrays of the chunks as arrays of all runs."""
-    if isinstance(parts[0], dict):
-        return {name: _joined([part[name] for part in parts]) for name in parts[0]}
-    return np.concatenate(parts, -1)
-
-
-def _record(problem: Problem, runs: list[_Run], when: np.ndarray, attrs: dict[str, Any]) -> xr.Dataset:
-    vectors = problem.model.vectors
-    seen, happened = _joined([run.seen for run in runs]), _joined([run.happened for run in runs])
-    planes: dict[str, Any] = {
-        name: np.stack([seen.pop(f"{name}_{x}") for x in vectors], -1) for name in ("overlap", "residual")
-    }
-    norms = _joined([run.start.target for run in runs if run.start is not None])
-    planes["target_norm"] = np.stack([norms[x] for x in vectors], -1)
-    made = record(problem, when, None, seen, planes, attrs)
-    for name, at in happened.items():
-        made[f"event_{name}"] = problem.batch.labelled(at)
-    return made
+    def record(self, attrs: dict[str, Any]) -> xr.Dataset:
+        made = record(self.problem, self.when, None, self.seen, self.norms, attrs)
+        for name, at in self.happened.items():
+            made[f"event_{name}"] = self.problem.batch.labelled(at)
+        return made

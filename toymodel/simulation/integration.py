@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -41,14 +40,7 @@ class Integration:
     max_steps: int
     method: str
     events: Mapping[str, Event] = field(default_factory=dict)
-    bar: Any = None
 
     @property
     def runs(self) -> int:
         return self.y.shape[1]
-
-    def done(self, runs: slice, track: np.ndarray) -> None:
-        """Hands over what some runs have recorded."""
-        self.keep(runs, track)
-        if self.bar is not None:
-            self.bar.update(runs.stop - runs.start)

@@ -71,9 +71,10 @@ class Loop:
         """The compiled loop, a function of (G, E, out, base, at, until, every, final):
 
         G (block, row, LANES), what the runs carry, changed in place; E (step, error, block, LANES), the errors of
-        noise, of one step more than are made; out (recorded row, time, run), the record, in which the first run of G is
-        `base`. Makes the steps `at` to `until`; records each `every` steps (0: not at all); with `final`, looks at the
-        state after the last step, too. The row `still` says whether the last step changed no bit.
+        noise, of one step more than are made; out (quantity, time, run), the record of loss, terms and coordinates, in
+        which the first run of G is `base`. Makes the steps `at` to `until`; records each `every` steps (0: not at
+        all); with `final`, looks at the state after the last step, too. The row `still` says whether the last step
+        changed no bit.
         """
         return module(_text(self)).kernel
 
@@ -91,7 +92,7 @@ class _Writer:
         self.loop, self.system = loop, loop.system
         mechanisms = self.system.form.mechanisms
         terms = [t for t in self.system.terms if loop.recorded or str(t) in mechanisms]
-        self.kept = list(map(str, terms))  # what the buffer has of each step
+        self.kept = ["loss"] * self.looks + list(map(str, terms))  # what the buffer has of each step
         wanted = [*terms, self.system.loss, *self.system.slope] if self.looks else [*terms, *self.system.slope]
         before, after = self.system.staged(wanted, LR)
         known = {*self.system.constants, LR}
@@ -108,7 +109,7 @@ class _Writer:
         self.rows = dict(loop.rows)
         for symbol, _ in self.held:
             self.rows[str(symbol)] = len(self.rows)
-        self.buffered = len(terms) + self.looks
+        self.buffered = len(self.kept)
         symbols = [*self.system.coordinates, *self.system.constants, LR, *(s for s, _ in before)]
         self.names = {s: sp.Symbol(f"s_{j}") for j, s in enumerate(symbols)}  # no name of a user gets into the text
         self.print = PythonCodePrinter({"fully_qualified_modules": True}).doprint
@@ -197,7 +198,7 @@ class _Writer:
         body += [f"{name} = {self.printed(value)}" for name, value in zip(names, self.terms, strict=True)]
         if self.looks:
             body += [f"total = {self.printed(self.loss)}"]
-            names.append("total")
+            names = ["total", *names]
         if loop.limit:
             body += [f"stopped = {self.at('stopped')}", "on = stopped >= NEVER"]
             body += [f"stopped = fn if on & (total < {self.at('threshold')}) else stopped"]
@@ -235,16 +236,15 @@ class _Writer:
             f"{indent}if marked:",
             f"{indent}    for j in range({len(self.system.coordinates)}):",
             f"{indent}        for i in range(size):",
-            f"{indent}            out[j, where, base + b * {LANES} + i] = A[j * {LANES} + i]",
+            f"{indent}            out[{self.buffered} + j, where, base + b * {LANES} + i] = A[j * {LANES} + i]",
         ]
 
     def record_terms(self, indent: str) -> list[str]:
-        first = len(self.system.coordinates)
         return [
             f"{indent}if marked:",
             f"{indent}    for j in range({self.buffered}):",
             f"{indent}        for i in range(size):",
-            f"{indent}            out[{first} + j, where, base + b * {LANES} + i] = B[j * {LANES} + i]",
+            f"{indent}            out[j, where, base + b * {LANES} + i] = B[j * {LANES} + i]",
         ]
 
     def follow(self, indent: str) -> list[str]:

@@ -47,7 +47,7 @@ def kvaerno(work: Integration) -> Ended:
                     f"rtol={work.rtol:g}"
                 )
             ends[:, runs] = track[-1]
-            work.done(runs, track[: len(work.when)])
+            work.keep(runs, track[: len(work.when)])
     return ends, {}
 
 

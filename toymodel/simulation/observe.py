@@ -76,30 +76,33 @@ class Measures:
             object.__setattr__(self, "stop_below", number("stop_below", self.stop_below, POSITIVE))
 
 
-def inside(problem: Problem, state: Reduced) -> dict[str, np.ndarray]:
-    """The loss below which each mechanism of each run is learned."""
+def unlearned(problem: Problem, norms: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The loss of each mechanism of each run that has learned nothing, from the norms of the targets."""
     return {
-        m: measures.LEARNED * unlearned_loss([state.plane(x) for x in letters], problem.batch.flat(problem.weights[m]))
+        m: unlearned_loss([Plane(0, 0, norms[x]) for x in letters], problem.batch.flat(problem.weights[m]))
         for m, letters in problem.model.mechanisms.items()
     }
 
 
 def measured(
     problem: Problem,
+    observe: Measures,
+    state: Reduced,
     known: Mapping[str, Mapping[str, np.ndarray]],
     learned: Mapping[str, np.ndarray],
-    last: Any,
+    stopped: np.ndarray,
+    end: float,
     unit: Any,
-    finite: np.ndarray,
-    stopped: np.ndarray | None,
     attrs: dict[str, Any],
 ) -> xr.Dataset:
-    """The measures as a dataset, from what is known of each mechanism (`measures.BEGIN`).
+    """The measures as a dataset, from the last state of the runs and what is known of each mechanism
+    (`measures.begun`); of a run that has diverged nothing is said.
 
-    last: the last time that was looked at; unit: what the times are multiplied by; finite: False for a run that
-    diverged, of which nothing is said; stopped: the time at which the record of a run ended.
+    stopped: when the loss of each run was below `stop_below`, or NEVER; end: the last time; unit: of these times.
     """
     batch, names = problem.batch, list(problem.model.mechanisms)
+    finite = np.isfinite(state.coordinates().sum(0))
+    last = np.where(stopped < measures.NEVER, stopped, end)
     found = {m: measures.finished(known[m], learned[m], last, unit) for m in names}
     variables = {}
     for name in measures.OF_MECHANISM:
@@ -110,7 +113,7 @@ def measured(
     for name in ("winner", "phase"):
         if name in runs:
             runs[name] = runs[name].where(batch.labelled(finite), measures.DIVERGED)
-    if stopped is not None:
+    if observe.stop_below is not None:
         runs["stopped"] = batch.labelled(np.where(finite & (stopped < measures.NEVER), stopped * unit, np.nan))
     return runs.assign_coords(_shown(problem, runs)).assign_attrs({**attrs, **_origin(problem)})
 
@@ -119,25 +122,20 @@ def record(
     problem: Problem,
     times: np.ndarray,
     steps: np.ndarray | None,
-    losses: dict[str, np.ndarray],
-    planes: dict[str, Any],
+    seen: Mapping[str, np.ndarray],
+    norms: Mapping[str, np.ndarray],
     attrs: dict[str, Any],
 ) -> xr.Dataset:
-    """The dataset of a simulation.
-
-    losses: name -> (time, run); planes: name of the quantity -> (time, run, vector) for overlap and residual and
-    (run, vector) for target_norm.
-    """
+    """The dataset of a simulation, from the quantities of `System.observed`, (time, run) each, and the norm of the
+    target of each vector, (run,)."""
     batch, model = problem.batch, problem.model
     order = ["loss", *(f"loss_{m}" for m in model.mechanisms), *model.costs]
-    variables = {name: batch.labelled(np.moveaxis(losses[name], 0, 1), "time") for name in order}
+    variables = {name: batch.labelled(seen[name].T, "time") for name in order}
     for name in ("overlap", "residual"):
-        variables[name] = batch.labelled(np.moveaxis(planes[name], 0, 1), "time", "vector")
-    norms = planes["target_norm"]
-    variables["target_norm"] = batch.labelled(norms, "vector")
-    target = {x: Plane(0, 0, norms[:, i]) for i, x in enumerate(model.vectors)}
-    for m, letters in model.mechanisms.items():
-        level = unlearned_loss([target[x] for x in letters], batch.flat(problem.weights[m]))
+        planes = np.stack([seen[f"{name}_{x}"].T for x in model.vectors], -1)
+        variables[name] = batch.labelled(planes, "time", "vector")
+    variables["target_norm"] = batch.labelled(np.stack([norms[x] for x in model.vectors], -1), "vector")
+    for m, level in unlearned(problem, norms).items():
         variables[f"unlearned_{m}"] = batch.labelled(level)
     runs = xr.Dataset(variables).assign_coords(time=times, vector=list(model.vectors))
     runs["time"].attrs["units"] = "steps x step size"

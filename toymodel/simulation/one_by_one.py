@@ -46,7 +46,7 @@ def one_by_one(work: Integration) -> Ended:
         ends[:, r] = solution.y[:, -1]
         for name, at in zip(work.events, solution.t_events or [], strict=False):
             found[name][r] = at[0] if len(at) else np.nan
-        work.done(slice(r, r + 1), solution.y.T[: len(work.when), :, None])
+        work.keep(slice(r, r + 1), solution.y.T[: len(work.when), :, None])
     return ends, found
 
 

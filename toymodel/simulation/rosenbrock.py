@@ -122,7 +122,7 @@ def _through(work: Integration, runs: slice, ends: np.ndarray, stop: threading.E
                 f"rtol={work.rtol:g}"
             )
     ends[:, runs] = y[:, : runs.stop - runs.start]
-    work.done(runs, track[:, :, : runs.stop - runs.start])
+    work.keep(runs, track[:, :, : runs.stop - runs.start])
 
 
 @cache

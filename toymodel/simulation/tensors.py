@@ -209,7 +209,6 @@ def descend_vectors(
         marks, seen, norms = _run(
             problem, vectors, steps, lr, every, optimiser, noise, sample, int(noise_seed), dtype, progress
         )
-    planes = {name: seen.pop(name) for name in ("overlap", "residual")} | {"target_norm": norms}
     attrs = {
         "integrator": "descent of all entries",
         "steps": steps,
@@ -221,7 +220,7 @@ def descend_vectors(
     attrs |= {"optimiser": optimiser, "noise": noise, "sample": sample or "all", "noise_seed": noise_seed}
     if wrong := int((~np.isfinite(seen["loss"][-1])).sum()):
         raise FloatingPointError(f"the loss of {wrong} runs diverges at lr={lr}; use a smaller lr")
-    return record(problem, marks * lr, marks, seen, planes, attrs)
+    return record(problem, marks * lr, marks, seen, norms, attrs)
 
 
 def _run(
@@ -236,7 +235,7 @@ def _run(
     noise_seed: int,
     dtype: str,
     progress: bool | None,
-) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
     model, batch = problem.model, problem.batch
     values, targets = (
         {x: _entries(problem, vectors[f"{x}{end}"], f"{x}_entry", dtype) for x in model.vectors}
@@ -268,7 +267,7 @@ def _run(
             if end == steps:
                 marks.append(end)
                 seen.append(_seen(model.form, stage.form, state, weights, parameters))
-    norms = np.stack([np.linalg.norm(state.targets[x], axis=-1) for x in model.vectors], -1)
+    norms = {x: np.linalg.norm(state.targets[x], axis=-1) for x in model.vectors}
     return np.array(marks), {name: np.stack([one[name] for one in seen]) for name in seen[0]}, norms
 
 
@@ -360,13 +359,10 @@ def _measured(form: Form, followed: Form, state: Full, weights: Any, parameters:
         return found, followed.loss(**found, **parameters)
 
     found, loss = jax.vmap(losses)(state.values, state.targets, weights, parameters)
-    planes = [coordinates(state.values[x], state.targets[x]) for x in form.vectors]
-    return {
-        "loss": loss,
-        **{(f"loss_{t}" if t in form.mechanisms else t): value for t, value in found.items()},
-        "overlap": jnp.stack([u for u, _ in planes], -1),
-        "residual": jnp.stack([v for _, v in planes], -1),
-    }
+    seen = {"loss": loss, **{(f"loss_{t}" if t in form.mechanisms else t): value for t, value in found.items()}}
+    for x in form.vectors:
+        seen[f"overlap_{x}"], seen[f"residual_{x}"] = coordinates(state.values[x], state.targets[x])
+    return seen
 
 
 def _seen(form: Form, followed: Form, state: Full, weights: Any, parameters: Any) -> dict[str, np.ndarray]:
