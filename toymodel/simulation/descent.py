@@ -138,7 +138,7 @@ def descend(
     [8834.0, 14482.0, nan]
     """
     steps = int(steps)
-    seen = Record(int(every), first_below) if observe is None else observe
+    seen = Record(every, first_below) if observe is None else observe
     rule = Rule(momentum, weight_decay, noise, int(noise_seed), drift_only)
     problem = problem_of_start(model, start, interventions, weights, parameters)
     if isinstance(seen, Record) or np.ndim(lr) == 0:
@@ -227,12 +227,12 @@ class _Run:
                     here = (marks >= begin) & ((marks < end) | (end == self.steps))
                     plane = state.plane(x)._replace(u=u[here], v=v[here])
                     u[here], residual[here] = plane.overlap, np.sqrt(plane.residual_square)
-        attrs = {**attrs, "every": seen.every}
+        attrs = {**attrs, "every": int(seen.every)}
         runs = record(self.problem, marks * lr, marks, quantities, self.norms, attrs)
         if self.threshold is not None:
             found = np.where(self.stopped < measures.NEVER, self.stopped * lr, np.nan)
             runs["stopped"] = self.problem.batch.labelled(found)
-            runs["stopped"].attrs["threshold"] = self.threshold
+            runs["stopped"].attrs["threshold"] = float(self.threshold)
         return runs
 
 

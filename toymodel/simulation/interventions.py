@@ -41,6 +41,7 @@ from toymodel.simulation.state import State
 
 S = TypeVar("S", bound=State)
 ROUNDING = 1e-9  # a recorded residual that is below this may be 0
+KINDS: dict[str, type[Intervention]] = {}  # all public subclasses, by name
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +53,10 @@ class Intervention:
 
     at: float = 0.0
     until: float = math.inf
+
+    def __init_subclass__(cls) -> None:
+        if not cls.__name__.startswith("_"):
+            KINDS[cls.__name__] = cls
 
     def __post_init__(self):
         at = number(f"{type(self).__name__}: at", self.at)
@@ -168,24 +173,19 @@ class Clamp(_OfVectors):
                 check_values(f"Clamp: {name}", value, least)
                 if np.ndim(value) and not isinstance(value, xr.DataArray):
                     raise ValueError(f"Clamp: {name} must be a number or an xarray.DataArray, got {value!r}")
-        if self.like is not None and not (
-            isinstance(self.like, xr.Dataset)
-            and {"overlap", "residual", "vector"} <= set(self.like.variables)
-            and "time" not in self.like.dims
-        ):
-            raise ValueError(
-                "Clamp: like must hold overlap and residual at one time; take one with tm.state_at(runs, time)"
-            )
         if self.like is not None:
+            if not {"overlap", "residual", "vector"} <= set(self.like.variables) or "time" in self.like.dims:
+                raise ValueError(
+                    "Clamp: like must hold overlap and residual at one time; take one with tm.state_at(runs, time)"
+                )
             check_values("Clamp: like: overlap", self.like["overlap"], -math.inf)
             check_values("Clamp: like: residual", self.like["residual"])
 
     def values(self) -> dict[str, Any]:
         found = super().values()
         if self.like is not None:
-            held = self.like[["overlap", "residual"]]
-            known = [x for x in self.vectors if x in held["vector"].values]
-            found["like"] = held.sel(vector=known)
+            known = [x for x in self.vectors if x in self.like["vector"].values]
+            found["like"] = self.like[["overlap", "residual"]].sel(vector=known)
         return found
 
     def check(self, model: Model) -> None:
@@ -350,18 +350,6 @@ def _loss_of(model: Model, text: str, values: Mapping[str, Any]) -> Callable[...
     return partial(other.loss, **own)
 
 
-def kinds() -> dict[str, type[Intervention]]:
-    """The kinds of interventions by name: all public subclasses."""
-    found: dict[str, type[Intervention]] = {}
-    ahead = [Intervention]
-    while ahead:
-        for kind in ahead.pop().__subclasses__():
-            ahead.append(kind)
-            if not kind.__name__.startswith("_"):
-                found[kind.__name__] = kind
-    return found
-
-
 def interventions_of(given: Any) -> tuple[Intervention | str, ...]:
     """Interventions from objects, texts, or one text with `;` between them; a text that uses names, which stand for
     values of a sweep, stays text, in a standard spelling. Raises ValueError for anything else."""
@@ -377,7 +365,7 @@ def interventions_of(given: Any) -> tuple[Intervention | str, ...]:
             call = _call(part)
             found.append(ast.unparse(call) if _names(call) else _built(call, {}))
         else:
-            raise ValueError(f"interventions must be made of {', '.join(kinds())} or their text, got {part!r}")
+            raise ValueError(f"interventions must be made of {', '.join(KINDS)} or their text, got {part!r}")
     return tuple(found)
 
 
@@ -419,9 +407,9 @@ def _call(text: str) -> ast.Call:
         call = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         call = None
-    if not isinstance(call, ast.Call) or getattr(call.func, "id", None) not in kinds():
+    if not isinstance(call, ast.Call) or getattr(call.func, "id", None) not in KINDS:
         raise ValueError(
-            f"an intervention must be like 'Clamp(\"d\", overlap=0)', one of {list(kinds())}, got {shown(text)}"
+            f"an intervention must be like 'Clamp(\"d\", overlap=0)', one of {list(KINDS)}, got {shown(text)}"
         )
     return call
 
@@ -447,7 +435,7 @@ def _built(call: ast.Call, values: Mapping[str, float]) -> Intervention:
     keywords = {str(keyword.arg): value(keyword.value) for keyword in call.keywords}
     if isinstance(keywords.get("entries"), float):
         keywords["entries"] = int(keywords["entries"])
-    kind = kinds()[name]
+    kind = KINDS[name]
     try:
         return kind(*[value(argument) for argument in call.args], **keywords)
     except TypeError:

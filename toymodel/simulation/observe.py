@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from toymodel import measures
-from toymodel.checks import POSITIVE, number, whole
+from toymodel.checks import Positive, Steps, checked
 from toymodel.model import Model
 from toymodel.provenance import origin
 from toymodel.records import FORMAT
@@ -26,6 +26,7 @@ from toymodel.simulation.problem import Problem
 from toymodel.simulation.state import Reduced
 
 
+@checked
 @dataclass(frozen=True)
 class Record:
     """Everything of a run, each `every` steps and at the end.
@@ -43,15 +44,11 @@ class Record:
     [0.0, 5.0, 10.0]
     """
 
-    every: int = 1
-    first_below: float | None = None
-
-    def __post_init__(self):
-        object.__setattr__(self, "every", whole("every", self.every))
-        if self.first_below is not None:
-            object.__setattr__(self, "first_below", number("first_below", self.first_below, POSITIVE))
+    every: Steps = 1
+    first_below: Positive | None = None
 
 
+@checked
 @dataclass(frozen=True)
 class Measures:
     """The measures of every run, looked at in each step, and nothing else.
@@ -69,11 +66,7 @@ class Measures:
     True
     """
 
-    stop_below: float | None = None
-
-    def __post_init__(self):
-        if self.stop_below is not None:
-            object.__setattr__(self, "stop_below", number("stop_below", self.stop_below, POSITIVE))
+    stop_below: Positive | None = None
 
 
 def unlearned(problem: Problem, norms: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

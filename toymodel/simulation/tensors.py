@@ -198,77 +198,52 @@ def descend_vectors(
     >>> bool(abs(runs.loss - reduced.loss).max() < 1e-12)
     True
     """
-    steps, every, lr, noise = int(steps), int(every), float(lr), float(noise)
+    steps, every, lr, noise, noise_seed = int(steps), int(every), float(lr), float(noise), int(noise_seed)
     sample = None if sample is None else int(sample)
     check_vectors(model, vectors)
     firsts = [vectors[f"{x}{end}"].isel({f"{x}_entry": 0}, drop=True) for x in model.vectors for end in ("", "_target")]
     problem = Problem.of(model, firsts, interventions, weights, parameters)
     problem.check_end(steps * lr, steps // every + 1)
-    refuse_fork()
-    with jax.enable_x64(dtype == "float64"):
-        marks, seen, norms = _run(
-            problem, vectors, steps, lr, every, optimiser, noise, sample, int(noise_seed), dtype, progress
-        )
-    attrs = {
-        "integrator": "descent of all entries",
-        "steps": steps,
-        "lr": lr,
-        "every": every,
-        "dtype": dtype,
-        **vectors.attrs,
-    }
-    attrs |= {"optimiser": optimiser, "noise": noise, "sample": sample or "all", "noise_seed": noise_seed}
-    if wrong := int((~np.isfinite(seen["loss"][-1])).sum()):
-        raise FloatingPointError(f"the loss of {wrong} runs diverges at lr={lr}; use a smaller lr")
-    return record(problem, marks * lr, marks, seen, norms, attrs)
-
-
-def _run(
-    problem: Problem,
-    vectors: xr.Dataset,
-    steps: int,
-    lr: float,
-    every: int,
-    optimiser: Optimiser,
-    noise: float,
-    sample: int | None,
-    noise_seed: int,
-    dtype: str,
-    progress: bool | None,
-) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    model, batch = problem.model, problem.batch
-    values, targets = (
-        {x: _entries(problem, vectors[f"{x}{end}"], f"{x}_entry", dtype) for x in model.vectors}
-        for end in ("", "_target")
-    )
-    state = Full.of(values, targets, optimiser)
-    weights = {t: jnp.asarray(batch.flat(w), dtype) for t, w in problem.weights.items()}
-    keys = jax.random.split(jax.random.key(noise_seed), batch.runs)
+    batch, seen = problem.batch, []
     sizes = [math.prod(model.dims[x] for x in letters) for letters in model.terms.values()]
     work = batch.runs * (sum(sizes) if sample is None else DRAWN * sample * len(sizes))
     span = max(1, PIECE // max(work, SMALL))
-    marks: list[int] = []
-    seen: list[dict[str, np.ndarray]] = []
-    with progress_bar(steps * batch.runs, "descend_vectors", progress) as bar:
+    refuse_fork()
+    with jax.enable_x64(dtype == "float64"), progress_bar(steps * batch.runs, "descend_vectors", progress) as bar:
+
+        def flat(value: Any) -> jax.Array:
+            return jnp.asarray(batch.flat(value), dtype)
+
+        values, targets = (
+            {x: _entries(problem, vectors[f"{x}{end}"], f"{x}_entry", dtype) for x in model.vectors}
+            for end in ("", "_target")
+        )
+        state = Full.of(values, targets, optimiser)
+        keys = jax.random.split(jax.random.key(noise_seed), batch.runs)
         for stage, begin, end in problem.steps(steps, lr):
             state = problem.begin(stage, state)
-            parameters = {p: jnp.asarray(batch.flat(value), dtype) for p, value in stage.parameters.items()}
+            constants = [{t: flat(value) for t, value in of.items()} for of in (problem.weights, stage.parameters)]
+            gates = {pair: flat(factor) for pair, factor in stage.gates.items()}
+            pushes = {x: [flat(p) for p in both] for x, both in stage.pushes.items()}
             kernel = partial(_steps, stage.form, optimiser, noise, sample)
-            gates = {pair: jnp.asarray(batch.flat(factor), dtype) for pair, factor in stage.gates.items()}
-            pushes = {x: [jnp.asarray(batch.flat(p), dtype) for p in both] for x, both in stage.pushes.items()}
             stops = sorted({begin, end, *range(begin + -begin % every, end, every), *range(begin, end, span)})
             for at, after in itertools.pairwise(stops):
                 if at % every == 0:
-                    marks.append(at)
-                    seen.append(_seen(model.form, stage.form, state, weights, parameters))
-                state = kernel(state, weights, parameters, gates, pushes, jnp.asarray(lr, dtype), keys, at, after)
+                    seen.append(_seen(model.form, stage.form, state, *constants))
+                state = kernel(state, *constants, gates, pushes, jnp.asarray(lr, dtype), keys, at, after)
                 jax.block_until_ready(state)
                 bar.update((after - at) * batch.runs)
             if end == steps:
-                marks.append(end)
-                seen.append(_seen(model.form, stage.form, state, weights, parameters))
-    norms = {x: np.linalg.norm(state.targets[x], axis=-1) for x in model.vectors}
-    return np.array(marks), {name: np.stack([one[name] for one in seen]) for name in seen[0]}, norms
+                seen.append(_seen(model.form, stage.form, state, *constants))
+    found = {name: np.stack([one[name] for one in seen]) for name in seen[0]}
+    if wrong := int((~np.isfinite(found["loss"][-1])).sum()):
+        raise FloatingPointError(f"the loss of {wrong} runs diverges at lr={lr}; use a smaller lr")
+    norms = {x: np.linalg.norm(target, axis=-1) for x, target in targets.items()}
+    attrs = {"integrator": "descent of all entries", "steps": steps, "lr": lr, "every": every, "dtype": dtype}
+    attrs |= vectors.attrs
+    attrs |= {"optimiser": optimiser, "noise": noise, "sample": sample or "all", "noise_seed": noise_seed}
+    marks = np.append(np.arange(0, steps, every), steps)
+    return record(problem, marks * lr, marks, found, norms, attrs)
 
 
 def _entries(problem: Problem, values: xr.DataArray, entry: str, dtype: str) -> jax.Array:
@@ -353,7 +328,9 @@ def _sampled_terms(form: Form, value: Any, targets: Vectors, weights: Any, sampl
 
 
 @partial(jax.jit, static_argnames=("form", "followed"))
-def _measured(form: Form, followed: Form, state: Full, weights: Any, parameters: Any) -> dict[str, Any]:
+def _seen(form: Form, followed: Form, state: Full, weights: Any, parameters: Any) -> dict[str, Any]:
+    """What a record has of every run, of the loss `followed`."""
+
     def losses(values, targets, weights, parameters):
         found = tensor_terms(form, lambda _term, x: values[x], targets, weights)
         return found, followed.loss(**found, **parameters)
@@ -363,7 +340,3 @@ def _measured(form: Form, followed: Form, state: Full, weights: Any, parameters:
     for x in form.vectors:
         seen[f"overlap_{x}"], seen[f"residual_{x}"] = coordinates(state.values[x], state.targets[x])
     return seen
-
-
-def _seen(form: Form, followed: Form, state: Full, weights: Any, parameters: Any) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value) for name, value in _measured(form, followed, state, weights, parameters).items()}
