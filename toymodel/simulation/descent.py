@@ -221,12 +221,12 @@ class _Run:
         marks = np.append(np.arange(0, self.steps, seen.every), self.steps)
         for x in self.problem.model.vectors:
             u, v = quantities[f"overlap_{x}"], quantities[f"residual_{x}"]
-            quantities[f"residual_{x}"] = residual = np.abs(v)
+            np.abs(v, out=v)
             for begin, end, state in self.heads:
                 if x in state.heads:
                     here = (marks >= begin) & ((marks < end) | (end == self.steps))
                     plane = state.plane(x)._replace(u=u[here], v=v[here])
-                    u[here], residual[here] = plane.overlap, np.sqrt(plane.residual_square)
+                    u[here], v[here] = plane.overlap, np.sqrt(plane.residual_square)
         attrs = {**attrs, "every": int(seen.every)}
         runs = record(self.problem, marks * lr, marks, quantities, self.norms, attrs)
         if self.threshold is not None:

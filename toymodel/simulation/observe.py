@@ -125,8 +125,8 @@ def record(
     order = ["loss", *(f"loss_{m}" for m in model.mechanisms), *model.costs]
     variables = {name: batch.labelled(seen[name].T, "time") for name in order}
     for name in ("overlap", "residual"):
-        planes = np.stack([seen[f"{name}_{x}"].T for x in model.vectors], -1)
-        variables[name] = batch.labelled(planes, "time", "vector")
+        planes = np.stack([seen[f"{name}_{x}"] for x in model.vectors])
+        variables[name] = batch.labelled(planes.T, "time", "vector")
     variables["target_norm"] = batch.labelled(np.stack([norms[x] for x in model.vectors], -1), "vector")
     for m, level in unlearned(problem, norms).items():
         variables[f"unlearned_{m}"] = batch.labelled(level)
