@@ -169,7 +169,8 @@ def test_running_measures_are_printed_from_python(js):
         f"{given}.map((row) => {{ const K = Float64Array.from(BEGIN); "
         "row.forEach((loss, n) => follow(n, loss === null ? NaN : loss, 0.4, K, 0)); return [...K]; })"
     )
-    known = measures.followed(times, losses.T, np.full(20, 0.4))
+    known = measures.begun(20)
+    measures.follow_all()(times, losses.T, np.full(20, 0.4), *known.values())
     assert np.array_equal(np.array(found), np.stack([known[name] for name in measures.BEGIN], -1))
 
 
