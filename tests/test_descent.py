@@ -359,3 +359,17 @@ def test_wrong_starts(model, start, change, says):
 def test_other_wrong_arguments(model, call, says):
     with pytest.raises(ValueError, match=says):
         call(model, tm.random_vectors(model, 0))
+
+
+def test_each_run_may_have_its_own_step_size():
+    """Measures along a list of step sizes are those of each alone; what begins at a time needs one number."""
+    model = tm.coopetition()
+    start, rates = tm.paper_start(model, seeds=range(2)), [0.5, 1.0]
+    many = tm.descend(model, start, 400, lr=rates, observe=tm.Measures())
+    for lr in rates:
+        one = tm.descend(model, start, 400, lr=lr, observe=tm.Measures())
+        np.testing.assert_array_equal(many.final.sel(lr=lr).transpose(*one.final.dims), one.final)
+    with pytest.raises(ValueError, match="lr must be one number where an intervention begins"):
+        tm.descend(model, start, 400, lr=rates, observe=tm.Measures(), interventions="Freeze('b', at=100)")
+    with pytest.raises(ValueError, match="lr must be"):
+        tm.descend(model, start, 400, lr=rates)

@@ -28,6 +28,7 @@ import numpy as np
 import xarray as xr
 
 from toymodel import measures
+from toymodel.batch import as_labelled
 from toymodel.checks import (
     MOST_RATE,
     POSITIVE,
@@ -108,7 +109,7 @@ def descend(
         first_below: also find, at every step, the first time at which the loss is below this (variable `stopped`, NaN
             where it never is); all runs go on.
         observe: `Measures()` in place of a record: every run's measures, looked at in each step, and nothing else. Then
-            lr may have dimensions of its own.
+            lr may be a list (a new dimension `lr`) or a DataArray, too.
         momentum: within 0..1, without 1, from rest.
         weight_decay: every vector is multiplied by 1 - lr weight_decay at each step.
         noise: standard deviation of the normal error of each entry of each gradient. The runs are draws from the same
@@ -140,13 +141,15 @@ def descend(
     steps = int(steps)
     seen = Record(every, first_below) if observe is None else observe
     rule = Rule(momentum, weight_decay, noise, int(noise_seed), drift_only)
-    problem = problem_of_start(model, start, interventions, weights, parameters)
-    if isinstance(seen, Record) or np.ndim(lr) == 0:
-        lr = number("lr", lr, POSITIVE)
+    lr = number("lr", lr, POSITIVE) if isinstance(seen, Record) else as_labelled("lr", lr)
     check_values("lr", lr, POSITIVE)
     unit = float(np.max(lr))
     if unit > MOST_RATE:
         raise ValueError(f"lr must be at most {MOST_RATE:,}, got {unit:g}")
+    others = [lr] if isinstance(lr, xr.DataArray) else []
+    problem = problem_of_start(model, start, interventions, weights, parameters, others)
+    if np.min(lr) < unit and any(act.at > 0 or act.until < np.inf for act in problem.interventions):
+        raise ValueError("lr must be one number where an intervention begins or ends: steps are counted with it")
     problem.check_end(steps * unit, steps // seen.every + 1 if isinstance(seen, Record) else 0)
     attrs: dict[str, Any] = {"integrator": "descent", "steps": steps, "lr": unit, **start.attrs}
     attrs |= {name: value for name, value in vars(rule).items() if value}

@@ -174,8 +174,9 @@ def problem_of_start(
     interventions: Any = (),
     weights: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Any] | None = None,
+    others: Sequence[xr.DataArray] = (),
 ) -> Problem:
-    """The problem of a reduced start."""
+    """The problem of a reduced start; others: what else brings dimensions."""
     check_start(model, start)
     labelled = [start[name].isel(vector=0, drop=True) for name in ("overlap", "residual", "target_norm")]
-    return Problem.of(model, labelled, interventions, weights, parameters)
+    return Problem.of(model, [*labelled, *others], interventions, weights, parameters)
