@@ -65,14 +65,23 @@ def times(inputs: Inputs) -> Score:
 
 
 def rise(inputs: Inputs) -> Score:
-    """The height of the bump, where it is above a hundredth: a relative error of nothing says nothing."""
+    """The height of the bump, where it is above a hundredth: a relative error of nothing says nothing.
+
+    On 20,000 records from 0.9 to 1.5 times the emergence, and those of the whole flow: it may come and go at once.
+    """
     residual = inputs.start.residual.sel(vector=list("abc")).max("vector") / np.cbrt(inputs.product("abc"))
     some = np.flatnonzero(residual < 0.2)  # beyond, there is none: each takes a tenth of a second
     height = tm.theory.bump(MODEL, inputs.start.isel(run=some), **inputs.only(residual.values < 0.2).given()).height
     said = np.full(inputs.runs, np.nan)
     said[some] = height.where(height > 0.01).values
     found = emergence_measured(inputs, inputs.start, np.isfinite(said))
-    return {"bump": (said, found.bump.where(found.emergence.notnull()).values)}
+    measured = found.bump.where(found.emergence.notnull()).values
+    for i in np.flatnonzero(np.isfinite(said) & np.isfinite(measured)):
+        when = np.concatenate([[0], float(found.emergence[i]) * np.linspace(0.9, 1.5, 20_000)])
+        run = tm.flow(MODEL, inputs.start.isel(run=i), when[-1], times=when, progress=False, **inputs.one(int(i)))
+        finer = tm.measure(run).bump.sel(mechanism="ciwl") / run.unlearned_ciwl
+        measured[i] = max(measured[i], float(finer))
+    return {"bump": (said, measured)}
 
 
 def lifetime(inputs: Inputs) -> Score:
@@ -108,7 +117,7 @@ def growth(inputs: Inputs) -> Score:
     start = tm.aligned_start(MODEL, overlap={"b": b, **rest}, target_norm=norms)
     said = tm.theory.growth(MODEL, start, **inputs.given())
     when = np.concatenate([[0], np.geomspace(1e-6, 1e6, 4_000) * float((14 / said.together).median())])
-    run = tm.flow(MODEL, start, when[-1], times=when, progress=False, **inputs.given())
+    run = tm.flow(MODEL, start, when[-1], times=when, progress=False, max_steps=10_000_000, **inputs.given())
     shared = abs(run.overlap.sel(vector="c", drop=True))
     size = np.log(shared / shared.isel(time=0))
     low, high = (tm.first_true(size > level) for level in (6.0, 12.0))

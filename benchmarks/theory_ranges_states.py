@@ -23,7 +23,7 @@ from toymodel.model import Form
 from toymodel.simulation.tensors import tensor_loss
 
 ZERO = 1e-7  # a slope, relative to the largest curvature times the norm
-FOREVER = 1e9
+FOREVER, MANY = 1e9, 10_000_000  # time, and steps of a flow until then
 
 
 @partial(jax.jit, static_argnames="form")
@@ -114,7 +114,8 @@ def slow(inputs: Inputs) -> Score:
     rest = inputs.weights["ciwl"].values / 2 * (other - d * p) ** 2
     hold = rest * inputs.weights["icl"].values * (p**2 + 2 * whole**2 / p)
     when = np.unique(np.concatenate([[0], 30 / hold]))
-    run = tm.flow(MODEL, start, when[-1], times=when, progress=False, **inputs.given())
+    exact: dict[str, Any] = dict(rtol=1e-11, atol=1e-14, max_steps=MANY)
+    run = tm.flow(MODEL, start, when[-1], times=when, progress=False, **exact, **inputs.given())
     run = run.sel(time=inputs.along(30 / hold))
     score = {"slow_flow (p)": [np.full(inputs.runs, np.nan) for _ in "01"]}
     score["slow_flow (d)"] = [np.full(inputs.runs, np.nan) for _ in "01"]
@@ -203,7 +204,8 @@ def strategy(inputs: Inputs) -> Score:
     scored where it is another one that still moves."""
     swapped = inputs.along(inputs.draw.random(inputs.runs) < 0.3) & (inputs.parameters["mu_ciwl"] > 0)
     inputs.parameters["mu_icl"] = inputs.parameters["mu_icl"].where(~swapped, 0.0)
-    run = tm.flow(MODEL, inputs.start, FOREVER, times=[FOREVER / 10, FOREVER], progress=False, **inputs.given())
+    given: dict[str, Any] = dict(times=[FOREVER / 10, FOREVER], max_steps=MANY, progress=False)
+    run = tm.flow(MODEL, inputs.start, FOREVER, **given, **inputs.given())
     icl, ciwl = (run[f"loss_{m}"] < run[f"unlearned_{m}"] / 2 for m in ("icl", "ciwl"))
     labels = np.array(["none", "icl", "ciwl", "icl+ciwl"])[(icl + 2 * ciwl).transpose("time", "run").values.astype(int)]
     said = tm.theory.asymptotic_strategy(MODEL, inputs.start, **inputs.given()).values

@@ -14,6 +14,7 @@ from toymodel.model import Form
 from toymodel.presets import coopetition, long_pathway, shared_encoder
 from toymodel.reduction import symbols
 from toymodel.theory.cooperation import (
+    CHARGE,
     D0,
     D_C,
     GA,
@@ -27,6 +28,7 @@ from toymodel.theory.cooperation import (
     first_expression,
     growth_expressions,
     law_expressions,
+    lead_expression,
 )
 from toymodel.theory.plateau import coefficients
 from toymodel.theory.quadrature import SHARE, escape
@@ -234,6 +236,23 @@ def damped_by_d(page: Page) -> None:
         \frac{k_2}{T_{ciwl}}$: the right-hand side of the first inequality is multiplied by $1+\gamma$."""
     )
     page.check("this is the library's, over $s$", first_expression(1), (overlap / T1 - K2 * clock / T2) / clock)
+    page.text(
+        r"""*When is it sure?* As $d$ grows, $|d|^2$ exceeds what it is at the start by $u_d^2-d_0^2 = p$. So the cost
+        takes at most $\gamma a/s + h_Ca$, $h_C = \alpha w_c$ ($p$ exceeds $2d_0k_2s$), and $a$ is at least the integral
+        of $k_1e^{-h_C(s-z)}(z/s)^\gamma$ over $z$. Both factors grow with $z$, so the mean of their product is at
+        least the product of their means,"""
+    )
+    z = sp.Symbol("z", positive=True)
+    means = [
+        sp.integrate(part, (z, 0, clock)) / clock for part in (sp.exp(-CHARGE * (clock - z)), (z / clock) ** GAMMA)
+    ]
+    page.lines(r"$$ a \ge \frac{k_1s}{1+\gamma}\,\frac{1-e^{-h_Cs}}{h_Cs} $$")
+    at = {clock: (D_C - D0) / K2}
+    page.check(
+        r"this over $T_{icl}$, less $d_C$ over $T_{ciwl}$, at $s = (d_C-d_0)/k_2$, is the library's",
+        lead_expression(),
+        (K1 * clock * sp.prod(means) / T1).subs(at) - D_C / T2,
+    )
 
 
 def two_private_vectors(page: Page) -> None:

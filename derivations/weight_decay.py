@@ -273,7 +273,7 @@ def folds(mu: float, alpha: float) -> dict[str, float]:
 
 def compare(page: Page) -> None:
     page.section("What it predicts")
-    alphas, ratios = (0.01, 0.1, 1.0), np.geomspace(3e-4, 0.03, 4)
+    alphas, ratios = (0.01, 0.1, 1.0), np.geomspace(3e-4, 0.02, 4)
     plain = coopetition()
     figure, axes = plotting.new(1, 2, 6.6, 2.8)
     markers = dict(zip(alphas, "os^", strict=True))

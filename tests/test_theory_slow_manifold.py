@@ -64,7 +64,7 @@ def test_the_branch_of_equilibria_ends_at_the_fold():
     "call",
     [
         lambda x: slow_manifold.slow_flow(MODEL, 200 * x, 1.0)[0],
-        lambda x: slow_manifold.slow_flow(MODEL, 25.0, 1.0, mu_icl=x)[1],
+        lambda x: slow_manifold.slow_flow(MODEL, 25.0, 1.0, mu_icl=x / 20)[1],
         lambda x: slow_manifold.coexisting(MODEL, x, mu_icl=1e-3),
         lambda x: slow_manifold.end_of_coexistence(MODEL, mu_icl=0.03 * x),
         lambda x: slow_manifold.end_of_coexistence(MODEL, alpha=x, mu_icl=1e-3),
