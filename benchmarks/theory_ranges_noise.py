@@ -128,7 +128,8 @@ def modified(inputs: Inputs) -> Score:
         end = run.isel(time=at)
         other = tm.theory.modified_flow(model, start, [0.0, float(end.time)], lr).isel(time=-1)
         gone, apart = (
-            float(np.sqrt(sum(((end[n] - x[n]) ** 2).sum() for n in ("overlap", "residual")))) for x in (start, other)
+            float(np.sqrt(sum(((end[n] - x[n]) ** 2).sum(skipna=False) for n in ("overlap", "residual"))))
+            for x in (start, other)
         )
         said[i], measured[i] = gone + apart, gone
     return {"modified_flow": (said, measured)}
