@@ -166,11 +166,11 @@ def decay_thresholds(model: Model, **parameters: Any) -> dict[str, Any]:
 
     Returns:
         The rates, per unit of time, under the keys icl, ciwl and learning. Range: mu_ciwl = 0, alpha > 0. `icl` is to
-        leading order in mu_icl / alpha (2 % off at mu_icl / alpha = 0.003, 7 % at 0.01, 17 % at 0.02 for the paper's
-        dimensions), and NaN where `drive_expression`, at the paper's dimensions mu_icl / alpha, exceeds 0.02: at other
-        dimensions it is more than 50 % off for some above 0.024 (of 10,000 random inputs). Above 0.05
-        ICL has no fold: as the decay falls it passes into a mixture of both without a jump). `ciwl` is for rates that
-        are small against those of learning (6 %), and NaN for mu_icl above a quarter of l_icl or rates above a quarter
+        leading order in mu_icl / alpha: 2 % off at mu_icl / alpha = 0.003, 7 % at 0.01, 17 % at 0.02 for the paper's
+        dimensions. It is NaN where `drive_expression`, at the paper's dimensions mu_icl / alpha, exceeds 0.02, since at
+        other dimensions it can be more than 50 % off above 0.024. Above 0.05 ICL has no fold: as the decay falls it
+        passes into a mixture of both without a jump. `ciwl` is for rates that are small against those of learning
+        (6 %), and NaN for mu_icl above a quarter of l_icl or rates above a quarter
         of lambda_max. `learning` is while CIWL is hardly learned (2 %).
 
     Raises:
