@@ -113,10 +113,11 @@ def slow(inputs: Inputs) -> Score:
     start = tm.aligned_start(MODEL, overlap={x: inputs.along(v) for x, v in u.items()}, target_norm=norms)
     rest = inputs.weights["ciwl"].values / 2 * (other - d * p) ** 2
     hold = rest * inputs.weights["icl"].values * (p**2 + 2 * whole**2 / p)
-    when = np.unique(np.concatenate([[0], 30 / hold]))
-    exact: dict[str, Any] = dict(rtol=1e-11, atol=1e-14, max_steps=MANY)
-    run = tm.flow(MODEL, start, when[-1], times=when, progress=False, **exact, **inputs.given())
-    run = run.sel(time=inputs.along(30 / hold))
+    given, exact = inputs.given(), dict(rtol=1e-11, atol=1e-14, max_steps=MANY)
+    unit = inputs.along(30 / hold)  # of time for each run; (icl + mu_icl) ciwl + alpha cost has units of 1 / time
+    given["mu_icl"] = given["mu_icl"] * unit
+    given["weights"] = {t: w if t == "ciwl" else w * unit for t, w in given["weights"].items()}
+    run = tm.flow(MODEL, start, 1.0, times=[1.0], progress=False, **exact, **given).isel(time=0)
     score = {"slow_flow (p)": [np.full(inputs.runs, np.nan) for _ in "01"]}
     score["slow_flow (d)"] = [np.full(inputs.runs, np.nan) for _ in "01"]
     for i, model in enumerate(inputs.models()):

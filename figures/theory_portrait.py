@@ -66,7 +66,7 @@ def main() -> None:
     axes[2].set_title(f"mu_icl = {SMALL:g}", fontsize="small")
     plotting.panel_letters(axes)
     caption = f"""The slow manifold abc = S_icl on which ICL lives once it has emerged. (a, b) Slow flow (grey, where
-    its theory holds, in (b) hardly anywhere), where it leaves d at rest (dashed), and real runs from a small start
+    its theory holds), where it leaves d at rest (dashed, in (a) only), and real runs from a small start
     (blue) and from the manifold (black), each to the cross, where ICL has lost a tenth of its product; their speeds
     differ from the slow flow's by {gaps[0]:.1%} and {gaps[1]:.1%} (median). (c) With both learned, the equilibria of
     a and d at a given p (stable: solid; leading order) end in a fold (square, closed form), and real runs (coloured)

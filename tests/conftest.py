@@ -1,5 +1,6 @@
 """Shared pieces of the tests."""
 
+import gc
 from pathlib import Path
 
 import jax
@@ -9,6 +10,7 @@ from hypothesis import settings
 
 import toymodel as tm
 
+gc.set_threshold(200_000, 20, 20)  # the symbols of sympy and the traces of JAX are many, and few of them are garbage
 jax.config.update("jax_numpy_rank_promotion", "raise")
 settings.register_profile("toymodel", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("toymodel")
@@ -25,8 +27,9 @@ def no_mixed_types(request):
 
 @pytest.fixture(scope="module", autouse=True)
 def quickly_compiled(request):
-    """Networks are compiled without XLA's optimisations: the same program, and the trainings of the tests are short."""
-    jax.config.update("jax_disable_most_optimizations", request.path.stem.startswith("test_network"))
+    """Some tests compile without XLA's optimisations: the same programs, which take longer to compile than to run."""
+    quickly = request.path.stem.startswith(("test_network", "test_gradients", "test_theory_attention"))
+    jax.config.update("jax_disable_most_optimizations", quickly)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 

@@ -52,7 +52,7 @@ def test_results_are_those_of_a_recorded_flow(compiled):
     values, of, *_ = compiled
     found = of(values)
     times = np.unique([*TIMES, *np.linspace(1, 4e4, 40_001)])
-    runs = tm.flow(MODEL, tm.paper_start(MODEL, 7), 4e4, times=times, rtol=1e-10, alpha=0.15)
+    runs = tm.flow(MODEL, tm.paper_start(MODEL, 7), 4e4, times=times, method="LSODA", rtol=1e-10, alpha=0.15)
     measures = tm.measure(runs)
     for name in ("emergence", "end"):
         assert abs(float(found[name]) - float(measures[name].sel(mechanism="icl"))) <= 1.0, name

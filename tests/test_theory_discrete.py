@@ -8,11 +8,13 @@ import pytest
 import sympy as sp
 import xarray as xr
 from conftest import closeness
+from scipy.integrate import solve_ivp
 from zoo import SHAPES, shaped
 
 import toymodel as tm
 import toymodel.reduction
 from toymodel.simulation.tensors import tensor_loss
+from toymodel.theory import discrete
 from toymodel.theory.conserved import balance_values, end_sharpness
 from toymodel.theory.discrete import curvature, loss_floor, modified_flow, noise_drift, noise_threshold
 from toymodel.theory.extended import noisy_residual, sampled_variance
@@ -109,6 +111,21 @@ def test_the_orders_of_the_flow_and_of_the_modified_flow():
             other = modified_flow(model, start, times, modify * lr)
             errors.append(float(abs(run.overlap.values - other.overlap.values).max()))
         assert abs(np.polyfit(np.log(lrs), np.log(errors), 1)[0] - order) < 0.2
+
+
+def test_the_next_order_of_the_modified_flow():
+    """By which `modified_flow` measures its error: the distance to descent is of third order."""
+    model = tm.induction()
+    start, lrs = tm.random_start(model, 3, scale=0.5), np.array([1.0, 2.0, 4.0])
+    y0 = np.concatenate([start.overlap.values, start.residual.values])
+    constants = [*start.target_norm.values.tolist(), *model.weights.values()]
+    errors = []
+    for lr in lrs.tolist():
+        velocity = discrete.followed(model.form, constants, lr, 2)
+        y = solve_ivp(velocity, (0, 40), y0, "DOP853", rtol=1e-11, atol=1e-12).y[:, -1]
+        end = tm.descend(model, start, round(40 / lr), lr=lr).isel(time=-1)
+        errors.append(np.abs(y - np.concatenate([end.overlap.values, end.residual.values])).max())
+    assert abs(np.polyfit(np.log(lrs), np.log(errors), 1)[0] - 3) < 0.2
 
 
 def test_noise_drifts_balances():

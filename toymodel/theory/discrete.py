@@ -10,7 +10,7 @@ loss in (u, v), and for each vector A_x = (dL/dv_x) / v_x, n_x - 2 times (`deriv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -29,7 +29,8 @@ from toymodel.theory.equilibria import functions
 from toymodel.theory.plateau import parts_of
 from toymodel.theory.quadrature import SHARE
 
-MOST_OF_LIMIT = 0.2  # of the largest stable step, on the way of the modified flow
+# On the way of the modified flow: of the largest stable step, and of the way gone, by which the next order changes it.
+MOST_OF_LIMIT, MOST_OF_WAY = 0.2, 0.1
 # Of `noise_range_expressions`, chosen on the seed 901 of theory_ranges_noise.py, with a drift of 0.02; that of 0.025 is
 # scored on the seeds 64 and 72.
 MOST_BY_NOISE = {"unlearned": 0.02, "residual": 0.1, "drift_b": 0.025, "drift_c": 0.025}
@@ -116,6 +117,29 @@ def curvature(
     )
 
 
+def followed(form: Form, constants: list[float], lr: float, order: int) -> Callable[[float, np.ndarray], np.ndarray]:
+    """The velocity of the flow that descent follows, with the corrections up to lr^order; order: 1 or 2.
+
+    Of time (not used) and coordinates (u, then v); constants: target norms, weights, parameters. Third derivatives are
+    differences of the Hessian. Source: `derivations/discrete.py`.
+    """
+    made = functions(form)
+
+    def hessian(y: np.ndarray) -> np.ndarray:
+        return np.array(made.hessian(*y, *constants))
+
+    def velocity(_: float, y: np.ndarray) -> np.ndarray:
+        slope, here = np.array(made.slope(*y, *constants)), hessian(y)
+        found = -slope - lr / 2 * here @ slope
+        if order == 1:
+            return found
+        small = 1e-4 * np.linalg.norm(y) / max(np.linalg.norm(slope), 1e-300)
+        bent = (hessian(y + small * slope) - hessian(y - small * slope)) @ slope / (2 * small)
+        return found - lr**2 * (here @ here @ slope / 3 + bent / 12)
+
+    return velocity
+
+
 @checked
 def modified_flow(
     model: Model,
@@ -135,8 +159,9 @@ def modified_flow(
         lr: >= 0; 0 is the plain flow.
 
     Returns:
-        overlap and residual along `time` and `vector`; NaN from where lr exceeds 0.2 of the largest stable step on the
-        way. The error is of second order in lr, that of the plain flow of first order.
+        overlap and residual along `time` and `vector`. The error is of second order in lr, that of the plain flow of
+        first order. NaN from where lr exceeds 0.2 of the largest stable step on the way, or where the next order would
+        change it by more than 0.1 of the way gone: on a long plateau a small error becomes a late emergence.
 
     Raises:
         ValueError for a batch of runs.
@@ -160,16 +185,10 @@ def modified_flow(
     constants = [flat(start["target_norm"].sel(vector=x, drop=True)).item() for x in form.vectors]
     constants += [flat(problem.weights[t]).item() for t in form.terms]
     constants += [flat(problem.parameters[p]).item() for p in form.parameters]
-    made = functions(form)
+    first, second = (followed(form, constants, lr, order) for order in (1, 2))
 
-    def change(_: float, y: np.ndarray) -> np.ndarray:
-        slope = np.array(made.slope(*y, *constants))
-        return -slope - lr / 2 * np.array(made.hessian(*y, *constants)) @ slope
-
-    times = np.asarray(times, float)
-    solved = solve_ivp(change, (0, times[-1]), begin, "LSODA", dense_output=True, rtol=1e-10, atol=1e-12)
-    if not solved.success:
-        raise RuntimeError(f"the modified flow could not be integrated at lr={lr:g}: {solved.message}")
+    def solved(velocity: Any, end: float, rtol: float) -> Any:
+        return solve_ivp(velocity, (0, end), begin, "LSODA", dense_output=True, rtol=rtol, atol=rtol / 100)
 
     def states(when: np.ndarray, ys: np.ndarray) -> xr.Dataset:
         parts = {
@@ -177,11 +196,22 @@ def modified_flow(
         }
         return xr.Dataset(parts, coords={"time": when, "vector": list(form.vectors)})
 
-    way = states(solved.t, solved.y).assign(target_norm=start["target_norm"])
-    limit = curvature(model, way, weights=weights, **parameters).largest_step.values
-    beyond = solved.t[lr > MOST_OF_LIMIT * limit]
-    found = states(times, solved.sol(times))
-    return found.where(found.time < beyond[0]) if len(beyond) else found
+    times = np.asarray(times, float)
+    way = solved(first, times[-1], 1e-10)
+    if not way.success:
+        raise RuntimeError(f"the modified flow could not be integrated at lr={lr:g}: {way.message}")
+    on_way = states(way.t, way.y).assign(target_norm=start["target_norm"])
+    limit = curvature(model, on_way, weights=weights, **parameters).largest_step.values
+    ends = [*way.t[lr > MOST_OF_LIMIT * limit], np.inf][:1]
+    found = states(times, way.sol(times))
+    if lr > 0 and ends[0] > 0:
+        until = min(ends[0], times[-1])
+        when, y = way.t[way.t <= until], way.y[:, way.t <= until]
+        further = solved(second, until, 1e-7)
+        changed, gone, length = (np.linalg.norm(x, axis=0) for x in (further.sol(when) - y, y - begin[:, None], y))
+        sure = (changed <= MOST_OF_WAY * gone + 1e-5 * length) & (when <= further.t[-1])
+        ends += [*when[~sure]]
+    return found.where(found.time < min(ends))
 
 
 def loss_floor_expression() -> sp.Expr:
