@@ -15,7 +15,7 @@ TWO := --numprocesses 2 --dist loadfile
 STALE = $(RUN) -m toymodel.provenance stale
 MAKEFLAGS += --jobs=2
 
-.PHONY: help figures check lint fast test test-oldest derivations benchmarks networks docs pictures lock clean FORCE
+.PHONY: help figures check lint fast suite test test-oldest derivations benchmarks networks docs pictures lock clean FORCE
 
 figures: $(ENV)/ready
 	@stale=$$($(STALE) $(FIGURES)) || exit 1; echo "$$(echo $$stale | wc -w) of $(words $(FIGURES)) figures are stale"; \
@@ -57,14 +57,17 @@ lint: $(ENV)/ready
 	$(ENV)/bin/basedpyright
 	$(ENV)/bin/lint-imports --no-cache
 
-# Types take as long as the fast tests, so the two run side by side.
+# Types take as long as the fast tests, so the two run side by side; and beside all tests, whose progress is shown.
 check: $(ENV)/ready
 	@$(MAKE) --no-print-directory --output-sync=target lint fast
+
+test: $(ENV)/ready
+	@$(MAKE) --no-print-directory lint suite
 
 fast: $(ENV)/ready
 	$(RUN) -m pytest $(TWO) -m "not slow"
 
-test: lint
+suite: $(ENV)/ready
 	$(RUN) -m pytest $(TWO)
 
 # The oldest versions that pyproject.toml allows, in an environment of its own.

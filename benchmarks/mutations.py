@@ -78,6 +78,7 @@ MUTATIONS = [
     Mutation(T + "weight_decay.py", "sp.Rational(9, 16)", "sp.Rational(8, 16)", DECAY, "derivation_holds"),
     Mutation(T + "weight_decay.py", "1 + 4 * gain", "1 + 5 * gain", DECAY, "derivation_holds"),
     Mutation(T + "weight_decay.py", "(n - 2) / (2 * n - 2)", "(n - 2) / (2 * n - 1)", DECAY, "derivation_holds"),
+    Mutation(T + "discrete.py", "slope / 3 + bent / 12", "slope / 3 + bent / 11", DISCRETE, "next_order"),
     Mutation(T + "discrete.py", "/ (4 * slope)", "/ (3 * slope)", DISCRETE, "floor"),
     Mutation(T + "discrete.py", "* 4 * alpha * wc", "* 5 * alpha * wc", DISCRETE, "derivation_holds and noise"),
     Mutation(T + "long_noise.py", "/ (8 * alpha)", "/ (7 * alpha)", DISCRETE, "lasting_state"),

@@ -60,7 +60,7 @@ def noisy(model: tm.Model, start: xr.Dataset, steps: float, lr: float, noise: fl
 
 def threshold(inputs: Inputs) -> Score:
     """From CIWL: said is 1, and measured 1 (else 10) where most copies have ICL at 1.5 times the noise, and few at a
-    1.5th, in the second half of 10 times the time in which the cost takes a."""
+    1.5th, in the last fifth of 10 times the time in which the cost takes a."""
     inputs.without_mu_ciwl()
     said, right = np.full(inputs.runs, np.nan), np.full(inputs.runs, np.nan)
     for i, model in enumerate(inputs.models()):
@@ -73,7 +73,7 @@ def threshold(inputs: Inputs) -> Score:
             continue
         runs = [noisy(model, start, steps, lr, factor * noise) for factor in (1 / 1.5, 1.5)]
         low, high = (
-            np.nan if r is None else float((r.loss_icl < r.unlearned_icl / 2).isel(time=slice(50, None)).mean())
+            np.nan if r is None else float((r.loss_icl < r.unlearned_icl / 2).isel(time=slice(80, None)).mean())
             for r in runs
         )
         said[i], right[i] = 1.0, 1.0 if low < 0.5 < high else 10.0

@@ -201,7 +201,7 @@ def test_wrong_arguments(wrong, says):
 
 @pytest.mark.parametrize("method", METHODS[:3])
 def test_an_integrator_that_gives_up_says_what_to_raise(method):
-    model = shaped("paper")
+    model = tm.Model({"icl": "ab"}, lambda icl: icl, {"a": 4, "b": 4})
     start = tm.aligned_start(model, overlap=0.3)
     with pytest.raises(RuntimeError, match="max_steps=2"):
         tm.flow(model, start, 1e4, times=[1e4], method=method, max_steps=2)

@@ -85,18 +85,20 @@ def test_a_longer_training_goes_on_from_a_shorter_one(tmp_path, monkeypatch):
 def test_side_by_side_is_one_after_another(tmp_path):
     """What a GPU does, on the CPU: the same numbers up to the order of sums."""
     small = experiment("transformer")
-    states, exemplars, keys = drawn(small)
-    given = dict(edits=(), exemplars=exemplars, keys=keys, rule=small.rule, steps=20)
-    one, _ = train_seeds(jax.tree.map(jnp.copy, states), **given)
-    other, _ = train_seeds(states, **given, side_by_side=True)
-    for left, right in zip(jax.tree.leaves(one.network), jax.tree.leaves(other.network), strict=True):
+    given, options = drawn(small), dict(edits=(), rule=small.rule, steps=20)
+
+    def trained(states, exemplars, keys, **how):
+        return train_seeds(jax.tree.map(jnp.copy, states), exemplars=exemplars, keys=keys, **options, **how)[0].network
+
+    alone = [trained(*jax.tree.map(lambda x, i=i: x[i : i + 1], given)) for i in range(2)]
+    one = jax.tree.map(lambda *seeds: np.concatenate(seeds), *alone)
+    other = trained(*given, side_by_side=True)
+    for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(left, right, atol=1e-4)
 
 
 def test_a_start_with_the_memory_of_adam_goes_on_as_if_undisturbed(tmp_path):
     source = experiment("transformer", keep=(0, 20))
-    rule = replace(source.rule, rate=1e-2)
-    source = replace(source, rule=rule)
     plain, kept = (
         replace(source, name=f"memory_{memory}", start=Weights(source.name, 20, memory=memory), steps=10, keep=(0, 10))
         for memory in (False, True)
@@ -112,14 +114,31 @@ def test_a_start_with_the_memory_of_adam_goes_on_as_if_undisturbed(tmp_path):
         assert np.abs(end.network.read_out - begin.network.read_out).max() > 0
 
 
-def test_heads_may_be_ablated_and_attention_forbidden_throughout(tmp_path):
-    small = experiment("transformer", ablated=("layer1.heads:1",), forbidden=("previous",))
+def test_heads_and_weights_may_be_ablated_and_attention_forbidden_throughout(tmp_path):
+    small = experiment("transformer", ablated=("layer1.heads:1", "weights.positions"), forbidden=("previous",))
     runs = runs_in(tmp_path, small)
     curves = runs.run(small)
     assert float(curves.previous_token.max()) == 0 and float(curves.own_token.max()) > 0.3
     begin, end = runs.weights(small, 0), runs.weights(small, 40)
     moved = np.abs(begin.layers["layer1"].output - end.layers["layer1"].output).max((0, 2, 3))
     assert moved[1] == 0 < moved[0]
+    assert_zero_and_as_it_was(runs, small, "positions")
+
+
+def test_what_is_ablated_is_zero_and_stays_as_it_was(tmp_path):
+    small = experiment("disentangled", ablated=("weights.M",))
+    runs = runs_in(tmp_path, small)
+    runs.run(small)
+    assert_zero_and_as_it_was(runs, small, "M")
+
+
+def assert_zero_and_as_it_was(runs, small, part):
+    begin, end = runs.weights(small, 0), runs.weights(small, 40)
+    np.testing.assert_array_equal(getattr(begin, part), getattr(end, part))
+    states, exemplars, _ = drawn(small)
+    one = jax.tree.map(lambda w: w[0], (states.network, runs.edits(small)))
+    _, seen = tap.run(one[0], exemplars[0, :3, 0], jnp.array([0, 1]), one[1])
+    assert not np.any(seen[f"weights.{part}"])
 
 
 def test_finished_experiments_are_read_and_changed_ones_run_again(tmp_path, monkeypatch):
@@ -134,7 +153,7 @@ def test_finished_experiments_are_read_and_changed_ones_run_again(tmp_path, monk
 def test_several_at_once_are_what_they_are_one_by_one(tmp_path):
     first = experiment("disentangled")
     other = replace(first, name="other", start=Weights(first.name, 20), keep=())
-    third = replace(first, name="third", rule=replace(RULE, rate=2e-3), keep=())
+    third = replace(first, name="third", steps=20, keep=())
     known = (first, other, third)
     together = list(runs_in(tmp_path / "together", *known).run_many(known, jobs=2))
     one_by_one = runs_in(tmp_path / "alone", *known)
@@ -175,19 +194,6 @@ def test_again_trains_again_and_weights_that_are_lost_are_made_again(tmp_path, m
     weights = runs.weights(small, 20)
     lost.unlink()
     assert jax.tree.all(jax.tree.map(np.array_equal, runs.weights(small, 20), weights)) and lost.exists()
-
-
-@pytest.mark.parametrize("network, part", [("disentangled", "M"), ("transformer", "positions")])
-def test_what_is_ablated_is_zero_and_stays_as_it_was(network, part, tmp_path):
-    small = experiment(network, ablated=(f"weights.{part}",))
-    runs = runs_in(tmp_path, small)
-    runs.run(small)
-    begin, end = runs.weights(small, 0), runs.weights(small, 40)
-    np.testing.assert_array_equal(getattr(begin, part), getattr(end, part))
-    states, exemplars, _ = drawn(small)
-    one = jax.tree.map(lambda w: w[0], (states.network, runs.edits(small)))
-    _, seen = tap.run(one[0], exemplars[0, :3, 0], jnp.array([0, 1]), one[1])
-    assert not np.any(seen[f"weights.{part}"])
 
 
 def test_an_error_stops_the_others_with_a_checkpoint(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """No plausible nonsense: what the theory returns from random inputs of any size is NaN, or what a flow measures."""
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -12,7 +13,7 @@ from theory_ranges_states import CASES as STATES
 from theory_ranges_states import derivatives
 
 import toymodel as tm
-from toymodel.theory import discrete, slow_manifold
+from toymodel.theory import discrete, long_noise, slow_manifold
 from toymodel.theory.arrays import function
 
 pytestmark = pytest.mark.slow
@@ -236,6 +237,32 @@ def test_the_modified_flow_ends_where_a_small_error_grows(monkeypatch):
     assert off()[1] < 0.02 and np.isnan(off()[2])
     monkeypatch.setattr(discrete, "MOST_OF_WAY", 1e300)
     assert off()[2] > 0.5
+
+
+def test_the_lasting_product_is_nan_where_mu_icl_does_not_hold_ciwl():
+    """One of 3,000 inputs: CIWL is not learned beside ICL, and p is two thirds of the formula's."""
+    inputs = Inputs(500, 204 * 100 + 1).without_mu_ciwl()
+    share, model = inputs.spread(1e-4, 0.3).values[460], next(islice(inputs.models(), 460, None))
+    model = replace(model, dims={**model.dims, "c": model.dims["b"]})
+    whole, other = (np.prod([model.target_norms[x] for x in letters]) for letters in ("abc", "dbc"))
+    side = float(np.cbrt(whole))
+    start = tm.aligned_start(model, overlap=dict.fromkeys("abc", side) | {"d": side / 1e3})
+    lr = 0.03 * float(tm.theory.curvature(model, start).largest_step)
+    slope = model.weights["icl"] * whole**2 / 4 + model.parameters["mu_icl"]
+    floor = float(tm.theory.loss_floor(model, "ciwl", 1.0, lr, slope))
+    noise = float(np.sqrt(share * model.weights["ciwl"] * other**2 / 2 / floor))
+    said = float(
+        function(long_noise.long_noise_expressions()["product"])(**long_noise._numbers(model, noise, lr, None))
+    )
+    time = 6 * said / (noise**2 * lr * (model.dims["a"] + model.dims["d"] - model.dims["b"]))
+    steps = int(time / lr)
+    run = tm.descend(
+        model, start.expand_dims(copy=range(8)), steps, lr=lr, noise=noise, every=steps // 100, progress=False
+    )
+    squares = (run.overlap**2 + run.residual**2).isel(time=slice(50, None))
+    measured = float(np.sqrt(squares.sel(vector="b") * squares.sel(vector="c")).mean())
+    assert said > 1.4 * measured and (run.loss_ciwl > run.unlearned_ciwl / 2).isel(time=slice(50, None)).all()
+    assert np.isnan(tm.theory.noise_lasting_product(model, noise, lr))
 
 
 def test_the_modified_flow_ends_at_a_fifth_of_the_largest_step():
