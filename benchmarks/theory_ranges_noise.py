@@ -60,7 +60,7 @@ def noisy(model: tm.Model, start: xr.Dataset, steps: float, lr: float, noise: fl
 
 def threshold(inputs: Inputs) -> Score:
     """From CIWL: said is 1, and measured 1 (else 10) where most copies have ICL at 1.5 times the noise, and few at a
-    1.5th, in the last fifth of 10 times the time in which the cost takes a."""
+    1.5th, in the last fifth of 20 times the time in which the cost takes a."""
     inputs.without_mu_ciwl()
     said, right = np.full(inputs.runs, np.nan), np.full(inputs.runs, np.nan)
     for i, model in enumerate(inputs.models()):
@@ -68,7 +68,7 @@ def threshold(inputs: Inputs) -> Score:
         lr = STEP * float(tm.theory.curvature(model, start).largest_step)
         noise = float(tm.theory.noise_threshold(model, lr))
         pull = model.parameters["alpha"] * model.weights["cost"] * float(start.overlap.sel(vector="d")) ** 2
-        steps = 10 / pull / lr
+        steps = 20 / pull / lr
         if not np.isfinite(noise) or steps > MOST_STEPS:
             continue
         runs = [noisy(model, start, steps, lr, factor * noise) for factor in (1 / 1.5, 1.5)]

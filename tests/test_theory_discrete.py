@@ -153,8 +153,8 @@ def test_the_floor_of_a_learned_loss(simulate):
 
 
 def test_noise_above_the_threshold_keeps_icl():
-    model = tm.coopetition(dims=(10, 10, 10, 40))
-    limit, side = noise_threshold(model), (40**0.5 * 10) ** (1 / 3)
+    model = tm.coopetition(dims=(10, 10, 10, 60))
+    limit, side = noise_threshold(model), (60**0.5 * 10) ** (1 / 3)
     start = tm.aligned_start(model, overlap={"a": 0.05, "b": side, "c": side, "d": side}).expand_dims(copy=range(8))
     share = {}
     for factor in (0.5, 2.0):
