@@ -1,5 +1,5 @@
 # make figures      draw the figures that are stale     make check        format, lint, types and the fast tests
-# make derivations  make the pages that are stale       make test         all of it, and the slow tests (10 min)
+# make derivations  make the pages that are stale       make test         all of it, and the slow tests (8 min)
 # make networks     train what is missing (hours)      make test-oldest  tests with the oldest versions allowed
 # make pictures     copy figures for the README         make benchmarks   speed, and theory against simulations
 # make docs         build the site into build/docs      make lock         renew requirements.lock

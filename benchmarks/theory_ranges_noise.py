@@ -59,8 +59,11 @@ def noisy(model: tm.Model, start: xr.Dataset, steps: float, lr: float, noise: fl
 
 
 def threshold(inputs: Inputs) -> Score:
-    """From CIWL: said is 1, and measured 1 (else 10) where most copies have ICL at 1.5 times the noise, and few at a
-    1.5th, in the last fifth of 20 times the time in which the cost takes a."""
+    """From CIWL: said is 1, and measured 1 (else 10) where ICL comes back at 1.5 times the noise, and not at a 1.5th.
+
+    It is back where most copies have it in one of 10 windows, of 20 times the time in which the cost takes a, and of 10
+    times at the lower noise: p drifts, which decides in the end.
+    """
     inputs.without_mu_ciwl()
     said, right = np.full(inputs.runs, np.nan), np.full(inputs.runs, np.nan)
     for i, model in enumerate(inputs.models()):
@@ -71,13 +74,17 @@ def threshold(inputs: Inputs) -> Score:
         steps = 20 / pull / lr
         if not np.isfinite(noise) or steps > MOST_STEPS:
             continue
-        runs = [noisy(model, start, steps, lr, factor * noise) for factor in (1 / 1.5, 1.5)]
-        low, high = (
-            np.nan if r is None else float((r.loss_icl < r.unlearned_icl / 2).isel(time=slice(80, None)).mean())
-            for r in runs
-        )
-        said[i], right[i] = 1.0, 1.0 if low < 0.5 < high else 10.0
+        low, high = noisy(model, start, steps / 2, lr, noise / 1.5), noisy(model, start, steps, lr, noise * 1.5)
+        said[i], right[i] = 1.0, 1.0 if _most_of_icl(low) < 0.5 < _most_of_icl(high) else 10.0
     return {"noise_threshold": (said, right)}
+
+
+def _most_of_icl(run: xr.Dataset | None) -> float:
+    """The largest share of copies that have ICL, over windows of a tenth of the run; NaN where it diverged."""
+    if run is None:
+        return np.nan
+    there = (run.loss_icl < run.unlearned_icl / 2).mean("copy").isel(time=slice(1, None))
+    return float(there.coarsen(time=there.sizes["time"] // 10, boundary="trim").mean().max())
 
 
 def lasting(inputs: Inputs) -> Score:

@@ -164,7 +164,7 @@ def coexistence(inputs: Inputs) -> Score:
         found = next((p for g in guesses if (p := _coexistence(model, missing[i], g))), None)
         single[1, i] = found[0] if found else np.nan
         ps = []
-        for share in np.geomspace(1e-3, 0.9, 40):
+        for share in np.geomspace(1e-4, 0.9, 52):
             guess = found or (float(tm.theory.coexisting(model, share)), 0.99)
             found = _coexistence(model, share, guess) if np.isfinite(guess[0]) else None
             ps.append(found[0] if found else np.nan)

@@ -153,8 +153,8 @@ def test_the_floor_of_a_learned_loss(simulate):
 
 
 def test_noise_above_the_threshold_keeps_icl():
-    model = tm.coopetition(dims=(10, 10, 10, 60))
-    limit, side = noise_threshold(model), (60**0.5 * 10) ** (1 / 3)
+    model = tm.coopetition(dims=(10, 10, 10, 40))
+    limit, side = noise_threshold(model), (40**0.5 * 10) ** (1 / 3)
     start = tm.aligned_start(model, overlap={"a": 0.05, "b": side, "c": side, "d": side}).expand_dims(copy=range(8))
     share = {}
     for factor in (0.5, 2.0):
@@ -227,8 +227,8 @@ def test_functions_take_jax_arrays():
 def test_the_threshold_along_arrays():
     """One number for each, as for models of their own; it grows as the root of alpha and of 1 / lr."""
     lrs, alphas = np.array([0.5, 2.0]), np.array([0.01, 0.1])
-    together = noise_threshold(tm.coopetition(), lrs, alpha=alphas, mu_icl=0.2)
-    alone = [noise_threshold(tm.coopetition(alpha=a, mu_icl=0.2), lr) for lr, a in zip(lrs, alphas, strict=True)]
+    together = noise_threshold(tm.coopetition(), lrs, alpha=alphas, mu_icl=0.3)
+    alone = [noise_threshold(tm.coopetition(alpha=a, mu_icl=0.3), lr) for lr, a in zip(lrs, alphas, strict=True)]
     assert closeness(together, alone, 1e-12) <= 1
     assert closeness(together[1] / together[0], np.sqrt(10 / 4), 1e-12) <= 1
 

@@ -31,8 +31,9 @@ from toymodel.theory.quadrature import SHARE
 
 # On the way of the modified flow: of the largest stable step, and of the way gone, by which the next order changes it.
 MOST_OF_LIMIT, MOST_OF_WAY = 0.2, 0.1
-# Of `noise_range_expressions`, chosen on the seeds 901, 202 and 210 of theory_ranges_noise.py.
-MOST_BY_NOISE = {"unlearned": 0.02, "residual": 0.04, "drift_b": 0.02, "drift_c": 0.02}
+# Of `noise_range_expressions`, chosen on the seed 901 of theory_ranges_noise.py, with a drift of 0.02; that of 0.025 is
+# scored on the seeds 64 and 72.
+MOST_BY_NOISE = {"unlearned": 0.02, "residual": 0.1, "drift_b": 0.025, "drift_c": 0.025}
 
 
 @cache
