@@ -61,8 +61,9 @@ def noisy(model: tm.Model, start: xr.Dataset, steps: float, lr: float, noise: fl
 def threshold(inputs: Inputs) -> Score:
     """From CIWL: said is 1, and measured 1 (else 10) where ICL comes back at 1.5 times the noise, and not at a 1.5th.
 
-    It is back where most copies have it in one of 10 windows, of 20 times the time in which the cost takes a, and of 10
-    times at the lower noise: p drifts, which decides in the end.
+    It is back where most copies have it in one of 10 windows: at the lower noise of 10 times the time in which the cost
+    takes a, since p drifts, which decides in the end; at the higher one of 20 times that and that in which noise builds
+    up CIWL's loss.
     """
     inputs.without_mu_ciwl()
     said, right = np.full(inputs.runs, np.nan), np.full(inputs.runs, np.nan)
@@ -71,10 +72,11 @@ def threshold(inputs: Inputs) -> Score:
         lr = STEP * float(tm.theory.curvature(model, start).largest_step)
         noise = float(tm.theory.noise_threshold(model, lr))
         pull = model.parameters["alpha"] * model.weights["cost"] * float(start.overlap.sel(vector="d")) ** 2
-        steps = 20 / pull / lr
-        if not np.isfinite(noise) or steps > MOST_STEPS:
+        hold = float(tm.theory.curvature(model, start).across.sel(vector="d"))
+        short, long = 10 / pull / lr, 20 * (1 / pull + 1 / hold) / lr
+        if not np.isfinite(noise) or long > MOST_STEPS:
             continue
-        low, high = noisy(model, start, steps / 2, lr, noise / 1.5), noisy(model, start, steps, lr, noise * 1.5)
+        low, high = noisy(model, start, short, lr, noise / 1.5), noisy(model, start, long, lr, noise * 1.5)
         said[i], right[i] = 1.0, 1.0 if _most_of_icl(low) < 0.5 < _most_of_icl(high) else 10.0
     return {"noise_threshold": (said, right)}
 

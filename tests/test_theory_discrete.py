@@ -227,8 +227,8 @@ def test_functions_take_jax_arrays():
 def test_the_threshold_along_arrays():
     """One number for each, as for models of their own; it grows as the root of alpha and of 1 / lr."""
     lrs, alphas = np.array([0.5, 2.0]), np.array([0.01, 0.1])
-    together = noise_threshold(tm.coopetition(), lrs, alpha=alphas, mu_icl=0.3)
-    alone = [noise_threshold(tm.coopetition(alpha=a, mu_icl=0.3), lr) for lr, a in zip(lrs, alphas, strict=True)]
+    together = noise_threshold(tm.coopetition(), lrs, alpha=alphas, mu_icl=0.15)
+    alone = [noise_threshold(tm.coopetition(alpha=a, mu_icl=0.15), lr) for lr, a in zip(lrs, alphas, strict=True)]
     assert closeness(together, alone, 1e-12) <= 1
     assert closeness(together[1] / together[0], np.sqrt(10 / 4), 1e-12) <= 1
 

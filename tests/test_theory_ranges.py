@@ -221,6 +221,14 @@ def test_the_slow_flow_is_nan_where_its_strain_makes_it_unsure(seed, which, coor
     assert np.isnan(tm.theory.slow_flow(model, b * c, u)[coordinate])
 
 
+def test_the_noise_threshold_is_nan_where_p_grows():
+    """Two of 2,500 inputs of `theory_ranges_noise`: most copies have ICL back at two thirds of the noise."""
+    for seed, which in ((218 * 100, 63), (216 * 100 + 1, 314)):
+        model = next(islice(Inputs(500, seed).without_mu_ciwl().models(), which, None))
+        assert model.dims["d"] < model.dims["a"] + max(model.dims["b"], model.dims["c"])
+        assert np.isnan(tm.theory.noise_threshold(model))
+
+
 def test_the_modified_flow_ends_where_a_small_error_grows(monkeypatch):
     """A long plateau, where the error of a steep start moves the emergence: NaN from there, and right before."""
     inputs = Inputs(500, 202 * 100 + 13)
