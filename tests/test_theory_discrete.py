@@ -212,7 +212,7 @@ def test_functions_take_jax_arrays():
     model, x, y = tm.coopetition(), np.array([0.5, 1.0]), np.array([0.1, 0.2])
     calls = (
         lambda x, y: loss_floor(model, "ciwl", x, y, 0.1 + y),
-        lambda x, y: noise_threshold(model, x, alpha=y, mu_icl=y),
+        lambda x, y: noise_threshold(model, x, alpha=y, mu_icl=y / 2),
         lambda x, y: noise_lasting_product(model, 0.07 * y, x, alpha=y),
         lambda x, y: noisy_residual(x, y, 20, 0.1, 0.5, 10 * x),
         lambda x, y: end_sharpness(x[:, None] * y[None, :], x, y),
