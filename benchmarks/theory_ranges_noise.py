@@ -8,8 +8,10 @@ a function speaks about, where it does not ask for others.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -69,10 +71,10 @@ def threshold(inputs: Inputs) -> Score:
     said, right = np.full(inputs.runs, np.nan), np.full(inputs.runs, np.nan)
     for i, model in enumerate(inputs.models()):
         start = _side(model, "ciwl")
-        lr = STEP * float(tm.theory.curvature(model, start).largest_step)
+        bent = tm.theory.curvature(model, start)
+        lr, hold = STEP * float(bent.largest_step), float(bent.across.sel(vector="d"))
         noise = float(tm.theory.noise_threshold(model, lr))
         pull = model.parameters["alpha"] * model.weights["cost"] * float(start.overlap.sel(vector="d")) ** 2
-        hold = float(tm.theory.curvature(model, start).across.sel(vector="d"))
         short, long = 10 / pull / lr, 20 * (1 / pull + 1 / hold) / lr
         if not np.isfinite(noise) or long > MOST_STEPS:
             continue
@@ -89,31 +91,41 @@ def _most_of_icl(run: xr.Dataset | None) -> float:
     return float(there.coarsen(time=there.sizes["time"] // 10, boundary="trim").mean().max())
 
 
+def kept(model: tm.Model, share: float, product: Callable[[tm.Model, float, float], Any]) -> tuple[float, ...]:
+    """Of noise that leaves that share of CIWL's loss: lr, noise, the p that `product` says, and the steps in which it
+    is reached, 6 times."""
+    lr = STEP * float(tm.theory.curvature(model, _side(model, "icl")).largest_step)
+    icl, ciwl = (
+        model.weights[m] * np.prod([model.target_norms[x] for x in model.mechanisms[m]]) ** 2 / 2
+        for m in ("icl", "ciwl")
+    )
+    unit = float(tm.theory.loss_floor(model, "ciwl", 1.0, lr, icl / 2 + model.parameters["mu_icl"]))
+    noise = float(np.sqrt(share * ciwl / unit))
+    p, entries = float(product(model, noise, lr)), model.dims["a"] + model.dims["d"] - model.dims["b"]
+    return lr, noise, p, 6 * p / (noise**2 * lr * max(entries, 1)) / lr
+
+
+def lasting_p(model: tm.Model, lr: float, noise: float, steps: float) -> tuple[float, xr.Dataset | None]:
+    """The mean p of copies under noise from ICL, and their runs, in the second half of those steps; infinite where
+    descent diverges."""
+    run = noisy(model, _side(model, "icl"), steps, lr, noise)
+    if run is None:
+        return np.inf, None
+    half = run.isel(time=slice(50, None))
+    squares = half.overlap**2 + half.residual**2
+    return float(np.sqrt(squares.sel(vector="b") * squares.sel(vector="c")).mean()), half
+
+
 def lasting(inputs: Inputs) -> Score:
-    """p where both strategies last, with n_b = n_c and noise that leaves 1e-4..0.3 of CIWL's loss; the second half of 6
-    times the time in which it is reached."""
+    """p where both strategies last, with n_b = n_c and noise that leaves 1e-4..0.3 of CIWL's loss."""
     inputs.without_mu_ciwl()
     said, measured = np.full(inputs.runs, np.nan), np.full(inputs.runs, np.nan)
     shares = inputs.spread(1e-4, 0.3).values
     for i, model in enumerate(inputs.models()):
         model = replace(model, dims={**model.dims, "c": model.dims["b"]})
-        start, dims = _side(model, "icl"), model.dims
-        lr = STEP * float(tm.theory.curvature(model, start).largest_step)
-        icl, ciwl = (
-            model.weights[m] * np.prod([model.target_norms[x] for x in model.mechanisms[m]]) ** 2 / 2
-            for m in ("icl", "ciwl")
-        )
-        unit = float(tm.theory.loss_floor(model, "ciwl", 1.0, lr, icl / 2 + model.parameters["mu_icl"]))
-        noise = float(np.sqrt(shares[i] * ciwl / unit))
-        p = float(tm.theory.noise_lasting_product(model, noise, lr))
-        steps = 6 * p / (noise**2 * lr * max(dims["a"] + dims["d"] - dims["b"], 1)) / lr
-        if not np.isfinite(p) or steps > MOST_STEPS:
-            continue
-        run = noisy(model, start, steps, lr, noise)
-        said[i], measured[i] = p, np.inf
-        if run is not None:
-            squares = (run.overlap**2 + run.residual**2).isel(time=slice(50, None))
-            measured[i] = float(np.sqrt(squares.sel(vector="b") * squares.sel(vector="c")).mean())
+        lr, noise, p, steps = kept(model, shares[i], tm.theory.noise_lasting_product)
+        if np.isfinite(p) and steps <= MOST_STEPS:
+            said[i], (measured[i], _) = p, lasting_p(model, lr, noise, steps)
     return {"noise_lasting_product": (said, measured)}
 
 

@@ -98,13 +98,9 @@ def equilibria(inputs: Inputs) -> Score:
     return {name: tuple(np.concatenate(side) for side in zip(*pairs, strict=True)) for name, pairs in parts.items()}  # type: ignore
 
 
-def slow(inputs: Inputs) -> Score:
-    """The velocity on the manifold, against the slope where flow that starts there has relaxed to it.
-
-    From 0.3..3 times the p of equal lengths, and d within 0..0.9 of CIWL's target; dd/dt is scored where it is no small
-    difference of what drives d and what takes it, and dp/dt where the error of the flow is below it.
-    """
-    inputs.without_mu_ciwl()
+def on_the_manifold(inputs: Inputs) -> tuple[xr.Dataset, xr.DataArray]:
+    """Starts on the slow manifold, from 0.3..3 times the p of equal lengths and with d within 0..0.9 of CIWL's target,
+    and 30 times the time in which ICL restores abc there."""
     whole, other = inputs.product("abc"), inputs.product("dbc")
     p = whole ** (2 / 3) * inputs.spread(0.3, 3).values
     d = other / p * inputs.draw.uniform(0, 0.9, inputs.runs)
@@ -113,23 +109,37 @@ def slow(inputs: Inputs) -> Score:
     start = tm.aligned_start(MODEL, overlap={x: inputs.along(v) for x, v in u.items()}, target_norm=norms)
     rest = inputs.weights["ciwl"].values / 2 * (other - d * p) ** 2
     hold = rest * inputs.weights["icl"].values * (p**2 + 2 * whole**2 / p)
+    return start, inputs.along(30 / hold)
+
+
+def slow(inputs: Inputs) -> Score:
+    """The velocity on the manifold, against the slope where flow that starts there has relaxed to it.
+
+    dd/dt is scored where it is no small difference of what drives d and what takes it, and dp/dt where the error of the
+    flow is below it.
+    """
+    start, unit = on_the_manifold(inputs.without_mu_ciwl())
     given, exact = inputs.given(), dict(rtol=1e-11, atol=1e-14, max_steps=MANY)
-    unit = inputs.along(30 / hold)  # of time for each run; (icl + mu_icl) ciwl + alpha cost has units of 1 / time
+    # to the time 1 in that unit, of each run its own: (icl + mu_icl) ciwl + alpha cost has units of 1 / time
     given["mu_icl"] = given["mu_icl"] * unit
     given["weights"] = {t: w if t == "ciwl" else w * unit for t, w in given["weights"].items()}
     run = tm.flow(MODEL, start, 1.0, times=[1.0], progress=False, **exact, **given).isel(time=0)
-    score = {"slow_flow (p)": [np.full(inputs.runs, np.nan) for _ in "01"]}
-    score["slow_flow (d)"] = [np.full(inputs.runs, np.nan) for _ in "01"]
+    score = {f"slow_flow ({x})": [np.full(inputs.runs, np.nan) for _ in "01"] for x in "pd"}
     for i, model in enumerate(inputs.models()):
-        u = run.overlap.isel(run=i).values
-        speed = -derivatives(model, u, 0 * u)[1][::2]
-        at = u[1] * u[2], u[3]
+        at, real = moved(model, run.overlap.isel(run=i).values)
         said = tm.theory.slow_flow(model, *at)
         terms = abs(float(tm.theory.slow_flow(model, *at, alpha=1e-300)[1]) - float(said[1]))
-        for name, one, real in zip(score, said, (u[1] * speed[2] + u[2] * speed[1], speed[3]), strict=True):
-            if abs(real) > (1e-7 * hold[i] * at[0] if name.endswith("(p)") else 0.1 * terms):
-                score[name][0][i], score[name][1][i] = one, real
+        least = 1e-7 * 30 / float(unit[i]) * at[0], 0.1 * terms
+        for name, one, speed, smallest in zip(score, said, real, least, strict=True):
+            if abs(speed) > smallest:
+                score[name][0][i], score[name][1][i] = one, speed
     return {name: (said, measured) for name, (said, measured) in score.items()}
+
+
+def moved(model: tm.Model, u: Any) -> tuple[tuple[float, float], tuple[float, float]]:
+    """p and d, and their rates under the flow of the whole model, at overlaps u without residuals."""
+    speed = -derivatives(model, u, 0.0)[1][::2]
+    return (u[1] * u[2], u[3]), (u[1] * speed[2] + u[2] * speed[1], speed[3])
 
 
 def _coexistence(model: tm.Model, missing: float, guess: tuple[float, float]) -> tuple[float, float] | None:

@@ -201,16 +201,16 @@ def modified_flow(
         raise RuntimeError(f"the modified flow could not be integrated at lr={lr:g}: {way.message}")
     on_way = states(way.t, way.y).assign(target_norm=start["target_norm"])
     limit = curvature(model, on_way, weights=weights, **parameters).largest_step.values
-    ends = [*way.t[lr > MOST_OF_LIMIT * limit], np.inf][:1]
-    found = states(times, way.sol(times))
-    if lr > 0 and ends[0] > 0:
-        until = min(ends[0], times[-1])
-        when, y = way.t[way.t <= until], way.y[:, way.t <= until]
-        further = solved(second, until, 1e-7)
+    until = min(way.t[lr > MOST_OF_LIMIT * limit], default=np.inf)
+    if lr > 0 and until > 0:
+        end = min(until, times[-1])
+        when, y = way.t[way.t <= end], way.y[:, way.t <= end]
+        further = solved(second, end, 1e-7)
         changed, gone, length = (np.linalg.norm(x, axis=0) for x in (further.sol(when) - y, y - begin[:, None], y))
         sure = (changed <= MOST_OF_WAY * gone + 1e-5 * length) & (when <= further.t[-1])
-        ends += [*when[~sure]]
-    return found.where(found.time < min(ends))
+        until = min(when[~sure], default=until)
+    found = states(times, way.sol(times))
+    return found.where(found.time < until)
 
 
 def loss_floor_expression() -> sp.Expr:

@@ -61,8 +61,8 @@ def long_noise_expressions() -> dict[str, sp.Expr]:
 def _where_both_last() -> sp.Expr:
     """p where noise is above ICL's threshold there and at the first p, CIWL is learned, and p not far below that.
 
-    Held by mu_icl alone against the cost, which takes alpha C from a and d alike, of dbc a share alpha C / (mu1 l2) is
-    missing.
+    The cost pulls at a and at d with alpha C. If mu_icl alone holds dbc against it, a share alpha C / (mu1 l2) of its
+    target is missing.
     """
     s, s1, s2, p, alpha, mu1, l2 = sp.symbols("s S1 S2 p alpha mu1 l2", positive=True)
     cost, product = (long_noise_expressions()[name] for name in ("cost", "product"))
@@ -111,14 +111,17 @@ def noise_lasting_product(model: Model, noise: Any, lr: Any = 1.0, *, alpha: Any
         noise, lr, alpha: > 0, numbers or arrays (numpy or JAX) that broadcast.
 
     Returns:
-        p, of that shape. NaN for n_d < n_b; where s^2 is not 8 times what `noise_threshold` asks for at p, which
-        depends on the model alone; where it is less than that asks for at p0, `noise_product` of "icl", from which p
-        grows, since ICL is lost there and p falls for a long d; where mu_icl is so small that a tenth of dbc is missing
-        by the cost; where noise leaves more than a tenth of CIWL's loss; and for p below half of p0, which is not
-        approached. What is missing of ICL and the residuals of a and d are left out, which makes it 6 to 7 % too large
-        at the paper's dimensions. It is reached within about p / (s^2 (n_a + n_d - n_b)) units of time. A mean state:
-        with few entries, chance can end ICL later (half of the runs within 40,000 steps for entries of 30, 15, 15,
-        100).
+        p, of that shape, a mean state. What is missing of ICL and the residuals of a and d are left out, which makes it
+        6 to 7 % too large at the paper's dimensions. It is reached within about p / (s^2 (n_a + n_d - n_b)) units of
+        time. With few entries, chance can end ICL later (half of the runs within 40,000 steps for entries of 30, 15,
+        15, 100). With p0 the `noise_product` of "icl", it is NaN
+
+        - for n_d < n_b;
+        - where s^2 is below 8 times the square of `noise_threshold` at p, which depends on the model alone;
+        - where it is below that square at p0: ICL is lost there, and p falls for a long d;
+        - where the cost takes more than a tenth of dbc if mu_icl alone holds it;
+        - where noise leaves more than a tenth of CIWL's loss;
+        - for p below half of p0, which is not approached.
 
     Raises:
         ValueError for another model.

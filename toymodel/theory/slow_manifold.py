@@ -65,11 +65,10 @@ def strain() -> tuple[sp.Expr, sp.Expr]:
 
 @cache
 def unsure() -> tuple[sp.Expr, sp.Expr]:
-    """By how much dp/dt and dd/dt are off where a share of abc as large as the strain is missing, times its lower part
-    squared.
+    """By how much dp/dt and dd/dt are off if abc misses a share of S_icl as large as the strain, above hold^2.
 
     ICL's loss there adds w_icl S_icl^2 / 2 times the square of that share to mu_icl, and a, whose square is in the
-    cost, is that share shorter.
+    cost, is that share shorter. hold is what stands below in `strain`.
     """
     _, weights, parameters = symbols(form())
     pulled, held = strain()
@@ -86,15 +85,15 @@ def unsure() -> tuple[sp.Expr, sp.Expr]:
 def lag() -> tuple[sp.Expr, sp.Expr]:
     """What a change of the strain adds to dp/dt as a share of it, above and below: abc moves along its gradient, and p.
 
-    At a share e less abc / S_icl, p is 2 e S_icl^2 / g^2 less. The strain changes with p and d, `unsure` as they are.
+    At a share e less abc / S_icl, p is 2 e S_icl^2 / g^2 less. To that comes what makes p `unsure`.
     """
     planes, _, _ = symbols(form())
     pulled, held = strain()
-    (rise, speed), (of_p, of_d) = velocity(), unsure()
+    (rise, speed), (of_p, _) = velocity(), unsure()
     by_p, by_d = (sp.diff(pulled, x) * held - pulled * sp.diff(held, x) for x in (MISSING[2], planes["d"].u))
-    change = sp.Abs(by_p * rise + by_d * speed) * held**2 + sp.Abs(by_d) * of_d
+    change = sp.Abs(by_p * rise + by_d * speed)
     square = _slopes()[1].dot(_slopes()[1])
-    return 2 * target("abc") ** 2 * change / square + of_p * held**2, rise * held**4
+    return 2 * target("abc") ** 2 * change / square + of_p, rise * held**2
 
 
 @cache
@@ -133,7 +132,7 @@ def slow_flow(model: Model, p: Any, d: Any, **parameters: Any) -> tuple[Any, Any
     Returns:
         dp/dt and dd/dt. NaN where the `strain` exceeds 0.05: the rest of the loss pulls abc away from S_icl; dp/dt also
         where the `lag` exceeds 0.2: d moves so fast that abc, which follows it, moves p more than the cost does; dd/dt
-        also where it is `unsure` by more than 0.2 of itself.
+        also where the strain makes it `unsure` by more than 0.2 of itself.
 
     Raises:
         ValueError for another model.

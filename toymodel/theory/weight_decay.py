@@ -170,8 +170,8 @@ def decay_thresholds(model: Model, **parameters: Any) -> dict[str, Any]:
         dimensions. It is NaN where `drive_expression`, at the paper's dimensions mu_icl / alpha, exceeds 0.02, since at
         other dimensions it can be more than 50 % off above 0.024. Above 0.05 ICL has no fold: as the decay falls it
         passes into a mixture of both without a jump. `ciwl` is for rates that are small against those of learning
-        (6 %), and NaN for mu_icl above a quarter of l_icl or rates above a quarter
-        of lambda_max. `learning` is while CIWL is hardly learned (2 %).
+        (6 %), and NaN for mu_icl above a quarter of l_icl or rates above a quarter of lambda_max.
+        `learning` is while CIWL is hardly learned (2 %).
 
     Raises:
         ValueError for another model.
