@@ -7,10 +7,9 @@ predicts does not come within twice the time.
 
 Public names of `tm.theory` without a case are exact, and in tests: balance_values (test_values_along_a_run), groups
 (test_systems_with_equal_groups_are_equal_in_their_units), coefficients and rates (in test_theory_plateau, first test),
-noise_drift (test_noise_drifts_balances), best_alpha, the least of two terms (test_the_alpha_that_ends_icl_soonest),
-universal_quantiles (test_the_universal_law_by_quadrature_of_its_draws), with_weight_decay
-(test_decay_is_added_to_any_model), and expressions, of which functions are made. region, and what comes first by law,
-are yes or no for most of the starts: `coopetition_region`.
+noise_drift (test_noise_drifts_balances), universal_quantiles (test_the_universal_law_by_quadrature_of_its_draws),
+with_weight_decay (test_decay_is_added_to_any_model), and expressions, of which functions are made. region, and what
+comes first by law, are yes or no for most of the starts: `coopetition_region`.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ lifetimes). Equilibria and their neighbourhood are in `theory_ranges_states`, no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from scipy.special import elliprf
 from theory_inputs import HORIZON, MODEL, Cases, Inputs, Score, table
 
 import toymodel as tm
+from toymodel.theory.soonest import prefactors
 
 
 def emergence_measured(
@@ -189,10 +191,63 @@ def typical(inputs: Inputs) -> Score:
     return {"law (speed_up)": (np.where(np.isnan(alone), np.nan, said), alone / together)}
 
 
+def soonest(inputs: Inputs) -> Score:
+    """The alpha of the shortest lifetime, and the lifetime at the predicted one; starts of 0.003..0.1 lengths."""
+    models, small = list(inputs.without_mu_ciwl().models()), inputs.spread(0.003, 0.1).values
+    said = np.array([float(tm.theory.best_alpha(model)) for model in models])
+    found = np.full((3, inputs.runs), np.nan)
+    if (some := np.flatnonzero(np.isfinite(said))).size:
+        found[:, some] = shortest([models[i] for i in some], small[some], said[some])
+    return {"best_alpha": (said, found[0]), "best_alpha (lifetime)": (found[1], found[2])}
+
+
+def shortest(models: Sequence[tm.Model], small: Any, alpha: Any) -> np.ndarray:
+    """The alpha within a factor of 4 at which ICL ends soonest, its lifetime at the alpha given, and the least one.
+
+    By flow from overlaps of `small` lengths S_icl^(1/3), at 25 alphas; the least is that of a parabola. Rows of the
+    result are these, columns the models, each of which is integrated to the time 1 in a unit of its own.
+    """
+    share, at = np.linspace(-2, 2, 25), {"run": np.arange(len(models))}  # of the logarithm to the base 2
+
+    def along(values: Any) -> xr.DataArray:
+        return xr.DataArray(values, dims="run", coords=at)
+
+    parts, units = [prefactors(model) for model in models], [tm.theory.groups(model) for model in models]
+    drift, relaxation, decay = (np.array([one[name] for one in parts]) for name in ("drift", "relaxation", "decay"))
+    mu = np.array([model.parameters["mu_icl"] for model in models])
+    longest = 4 * alpha * drift / mu**2 + 1000 * relaxation / mu + 4 * decay / alpha
+    unit = 200 * np.array([float(one.time) for one in units]) / small + 5 * longest
+    start = tm.aligned_start(
+        models[0],
+        overlap=along(small * np.array([float(one.length) for one in units])),
+        target_norm={x: along([model.target_norms[x] for model in models]) for x in "abcd"},
+    )
+    weights = {t: along([model.weights[t] for model in models]) for t in models[0].terms}
+    weights["icl"], weights["cost"] = weights["icl"] * along(unit), weights["cost"] * along(unit)
+    runs = tm.flow(
+        models[0], start, 1.0, times=np.concatenate([[0], np.geomspace(1e-9, 1, 8000)]), observe=tm.Measures(),
+        weights=weights, mu_icl=along(mu * unit), progress=False, max_steps=10_000_000,
+        alpha=along(alpha) * xr.DataArray(2.0**share, dims="alpha", coords={"alpha": share}),
+    )  # fmt: skip
+    icl = runs.sel(mechanism="icl").transpose("run", "alpha")
+    lasted = np.where(icl.end.notnull(), icl.lifetime, np.nan) * unit[:, None]
+    found = np.full((3, len(models)), np.nan)
+    for i, row in enumerate(lasted):
+        if np.isnan(row).sum() > len(row) // 4:
+            continue
+        least = int(np.nanargmin(row))
+        near = np.isfinite(row) & (abs(share - share[least]) < 0.7)
+        bent, slope, _ = np.polyfit(share[near], row[near], 2)
+        there = -slope / (2 * bent) if bent > 0 and 0 < least < len(share) - 1 else share[least]
+        found[:, i] = alpha[i] * 2.0 ** np.clip(there, -2, 2), row[len(share) // 2], row[least]
+    return found
+
+
 CASES: Cases = {
     "times": (times, 1.0, "emergence_time, emergence, small_start_time, escape, speed_up"),
     "rise": (rise, 1.0, "bump"),
     "lifetime": (lifetime, 1.0, "lifetime"),
+    "soonest": (soonest, 0.1, "best_alpha"),
     "growth": (growth, 0.1, "growth"),
     "ends": (ends, 1.0, "end_norms, end_sharpness"),
     "waves": (waves, 1.0, "carlson, divergence_time"),

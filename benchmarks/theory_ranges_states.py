@@ -64,16 +64,17 @@ def curvature(inputs: Inputs) -> Score:
 def _compared(model: tm.Model, points: xr.Dataset, name: str, values: Any) -> tuple[np.ndarray, np.ndarray]:
     """Loss and eigenvalues of points as said, and by JAX: zero where there is no equilibrium; `name` has the values."""
     said, measured = [], []
-    for i, value in enumerate(values):
-        point = points.isel(point=i)
-        loss, slope, hessian = derivatives(model, point.overlap, point.residual, **{name: float(value)})
+    kinds = points["kind"].values if "kind" in points else [""] * len(values)
+    columns = [points[one].values for one in ("overlap", "residual", "eigenvalue", "loss")]
+    for value, kind, u, v, eigenvalues, of_loss in zip(values, kinds, *columns, strict=True):
+        loss, slope, hessian = derivatives(model, u, v, **{name: float(value)})
         found = np.append(np.linalg.eigvalsh(hessian), loss)
         size = np.abs(found[:-1]).max()
-        still = np.abs(slope).max() < ZERO * size * float(np.sqrt((point.overlap**2 + point.residual**2).sum()) + 1e-9)
-        mine = np.append(point.eigenvalue.values, float(point.loss))
+        still = np.abs(slope).max() < ZERO * size * (np.linalg.norm([u, v]) + 1e-9)
+        mine = np.append(eigenvalues, of_loss)
         said.append(np.where(np.abs(mine) < 1e-9 * size, 0, mine))
         measured.append(np.where(np.abs(found) < 1e-9 * size, 0, found) * still)
-        if "kind" in point and point.kind == "fold":
+        if kind == "fold":
             said.append(np.array([1.0]))
             measured.append(np.array([1.0 if np.abs(found[:-1]).min() < 1e-5 * size else 10.0]))
     return np.concatenate(said), np.concatenate(measured)

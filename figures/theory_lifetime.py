@@ -4,7 +4,7 @@ import numpy as np
 
 import toymodel as tm
 from toymodel import plotting
-from toymodel.theory.transience import asymptotics
+from toymodel.theory.soonest import prefactors
 
 MODEL = tm.coopetition(mu_ciwl=0.0)
 WITHIN = 0.2  # of the law, in the outer regimes
@@ -22,11 +22,11 @@ def main() -> None:
     median, most = float(error.median()), float(error.quantile(0.95))
     assert median < 0.05 and most < 0.15
 
-    law, small = asymptotics(MODEL), 1e-8
+    law, small = prefactors(MODEL), 1e-8
     prefactor = tm.theory.lifetime(MODEL, start, alpha=small, mu_icl=grid["mu_icl"]).decay * small  # C, for each mu_icl
-    soonest = tm.theory.best_alpha(measured.mu_icl, law["drift"], prefactor)
+    middle = measured.mu_icl * np.sqrt(prefactor / law["drift"])  # the alpha at which drift is as long as decay
     least = 2 * np.sqrt(law["drift"] * prefactor) / measured.mu_icl
-    x, y = measured.alpha / soonest, measured / least
+    x, y = measured.alpha / middle, measured / least
     off = abs(y / ((x + 1 / x) / 2) - 1).where((x < 0.03) | (x > 100))
     assert float(off.max()) < WITHIN
 

@@ -10,6 +10,7 @@ import sympy as sp
 import weight_decay
 from page import Page
 
+from toymodel.theory import soonest
 from toymodel.theory import transience as theory_of_lifetime
 
 pytestmark = pytest.mark.slow
@@ -72,6 +73,12 @@ def test_a_wrong_form_of_the_lifetime(monkeypatch, name):
 def test_a_wrong_part_of_a_pair(monkeypatch, name, part):
     replaced(monkeypatch, theory_of_lifetime, name, part)
     refuses(LIFETIME[name])
+
+
+@pytest.mark.parametrize("name", ["relaxation_prefactor", "best_alpha_expression"])
+def test_a_wrong_form_of_the_soonest_end(monkeypatch, name):
+    replaced(monkeypatch, soonest, name)
+    refuses(lifetime.soonest)
 
 
 @pytest.mark.parametrize("section", [lifetime.drift, lifetime.relaxation, lifetime.coexistence, lifetime.room])

@@ -1,5 +1,7 @@
 """The lifetime of ICL: its stages against simulation, limits, and what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import sympy as sp
@@ -8,10 +10,11 @@ from page import assert_equal
 from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 from theory_lifetime import DATA, GRIDS, MODEL, START, compared, errors, exponent, over
+from theory_ranges import shortest
 
 import toymodel as tm
 from toymodel.reduction import symbols
-from toymodel.theory import compiled, fading
+from toymodel.theory import compiled, fading, slow_manifold, soonest
 from toymodel.theory import transience as theory
 from toymodel.theory.arrays import function
 
@@ -145,12 +148,33 @@ def test_coexistence_takes_as_long_as_on_the_slow_manifold():
     assert float(tm.first_true(product > p1)) == pytest.approx(expected, rel=0.03)
 
 
-def test_the_alpha_that_ends_icl_soonest():
-    """A / x + C x is least where the two are equal: at mu_icl sqrt(C / A)."""
-    a, c, mu = 3.0, 5.0, 0.01
-    alpha = np.geomspace(1e-4, 1, 4001)
-    lowest = alpha[(a * alpha / mu**2 + c / alpha).argmin()]
-    assert tm.theory.best_alpha(mu, a, c) == pytest.approx(lowest, rel=2e-3)
+@pytest.mark.parametrize(("dims", "mu"), [((20, 20, 20, 160), 1e-3), ((10, 40, 20, 120), 2e-2)])
+def test_the_alpha_that_ends_icl_soonest(dims, mu):
+    """By flow at 25 of them; the formula is low, since the exact decay is longer than that of small mu_icl."""
+    model = tm.coopetition(dims=dims, mu_icl=mu, mu_ciwl=0.0)
+    said = np.atleast_1d(tm.theory.best_alpha(model))
+    measured, there, least = shortest([model], np.array([0.02]), said)[:, 0]
+    assert 0.6 < said[0] / measured < 1.05
+    assert there < 1.03 * least
+
+
+def test_relaxation_is_shorter_by_the_logarithm_of_alpha():
+    """K by the integrated orbit of alpha = 0, cut where the cost takes over."""
+    for alpha in (0.01, 0.02):
+        first, second = (theory.lifetime(MODEL, START, alpha=a, mu_icl=1e-3).relaxation for a in (alpha, 2 * alpha))
+        slope = float(first - second) * 1e-3 / np.log(2)
+        assert slope == pytest.approx(soonest.prefactors(MODEL)["relaxation"], rel=0.05)
+
+
+def test_no_alpha_is_said_to_end_icl_soonest_where_more_than_its_three_parts_count():
+    assert np.isnan(tm.theory.best_alpha(MODEL, [1e-6, 0.2])).all()  # both coexist; the cost hinders the emergence
+    for entries, inside in ((60, False), (160, True), (800, False)):
+        model = tm.coopetition(dims=(20, 20, 20, entries), mu_icl=0.01, mu_ciwl=0.0)
+        assert np.isfinite(tm.theory.best_alpha(model)) == inside
+    model = replace(MODEL, parameters={**MODEL.parameters, "mu_icl": 1e-6})
+    formula = function(soonest.best_alpha_expression())(**slow_manifold.numbers(model, {}))
+    _, there, least = shortest([model], np.array([0.02]), np.atleast_1d(formula))[:, 0]
+    assert there > 1.5 * least
 
 
 @pytest.mark.parametrize(
@@ -160,6 +184,9 @@ def test_the_alpha_that_ends_icl_soonest():
         (lambda: tm.theory.lifetime(MODEL, START, mu_icl=0.0), "mu_icl must be > 0, got 0"),
         (lambda: tm.theory.lifetime(MODEL, START, mu_ciwl=0.1), "mu_ciwl must be 0, got 0.1"),
         (lambda: tm.theory.lifetime(tm.induction(), START), "the model must be one like tm.coopetition"),
+        (lambda: tm.theory.best_alpha(MODEL, 0.0), "mu_icl must be"),
+        (lambda: tm.theory.best_alpha(tm.coopetition(mu_ciwl=0.1)), "mu_ciwl must be 0 for the alpha"),
+        (lambda: tm.theory.best_alpha(tm.long_pathway()), "the model must be one like tm.coopetition"),
     ],
 )
 def test_outside_of_the_range(call, says):

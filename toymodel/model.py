@@ -359,7 +359,7 @@ class Form:
     def terms(self) -> dict[str, str]:
         return {**self.mechanisms, **self.costs}
 
-    @property
+    @cached_property
     def parameters(self) -> list[str]:
         """The names of the parameters that the loss depends on, sorted."""
         return sorted({str(symbol) for symbol in self.expression.free_symbols} - set(self.terms))

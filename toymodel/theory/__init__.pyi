@@ -33,11 +33,11 @@ from .quadrature import escape as escape
 from .slow_manifold import coexisting as coexisting
 from .slow_manifold import end_of_coexistence as end_of_coexistence
 from .slow_manifold import slow_flow as slow_flow
+from .soonest import best_alpha as best_alpha
 from .three_waves import carlson as carlson
 from .three_waves import divergence_time as divergence_time
 from .three_waves import small_start_time as small_start_time
 from .three_waves import universal_quantiles as universal_quantiles
-from .transience import best_alpha as best_alpha
 from .transience import lifetime as lifetime
 from .units import group_expressions as group_expressions
 from .units import groups as groups

@@ -60,11 +60,12 @@ def functions(form: Form) -> Functions:
 class System:
     """The equations of the equilibria of one model: what the functions below solve.
 
-    constants: target norms, weights, parameters. powers: k of each conserved
-    combination for each coordinate. values: of these combinations.
+    compiled: of the model's form. constants: target norms, weights, parameters. powers: k of each conserved combination
+    for each coordinate. values: of these combinations.
     """
 
     model: Model
+    compiled: Functions
     constants: np.ndarray
     powers: np.ndarray
     values: np.ndarray
@@ -98,36 +99,39 @@ class System:
             raise ValueError(
                 f"conserved must be one number or {len(kept)}, one for each conserved combination, got {conserved}"
             )
-        return cls(model, np.array(numbers, float), powers, np.broadcast_to(np.asarray(conserved, float), len(kept)))
+        values = np.broadcast_to(np.asarray(conserved, float), len(kept))
+        return cls(model, functions(model.form), np.array(numbers, float), powers, values)
 
     def at(self, parameter: str, value: float) -> System:
         """The same with another value of a parameter."""
-        constants = self.constants.copy()
-        constants[len(constants) - len(self.model.form.parameters) + self.model.form.parameters.index(parameter)] = (
-            value
-        )
+        constants, parameters = self.constants.copy(), self.model.form.parameters
+        constants[parameters.index(parameter) - len(parameters)] = value
         return replace(self, constants=constants)
 
     def slope(self, y: np.ndarray) -> np.ndarray:
-        return np.array(functions(self.model.form).slope(*y, *self.constants), float)
+        return np.array(self.compiled.slope(*y, *self.constants), float)
 
     def hessian(self, y: np.ndarray) -> np.ndarray:
-        return np.array(functions(self.model.form).hessian(*y, *self.constants), float)
+        return np.array(self.compiled.hessian(*y, *self.constants), float)
+
+    def parts(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Coordinates and multipliers, of z = (y, m)."""
+        n = self.powers.shape[1]
+        return z[:n], z[n:]
 
     def equations(self, z: np.ndarray) -> np.ndarray:
-        """Of coordinates and multipliers z = (y, m)."""
-        y, m = np.split(z, [self.powers.shape[1]])
+        y, m = self.parts(z)
         return np.concatenate([self.slope(y) + 2 * (m @ self.powers) * y, self.powers @ y**2 - self.values])
 
     def jacobian(self, z: np.ndarray) -> np.ndarray:
-        y, m = np.split(z, [self.powers.shape[1]])
+        y, m = self.parts(z)
         border = 2 * self.powers * y
         corner = np.zeros((len(m), len(m)))
         return np.block([[self.hessian(y) + 2 * np.diag(m @ self.powers), border.T], [border, corner]])
 
     def by(self, parameter: str, z: np.ndarray) -> np.ndarray:
         """Derivative of the equations by a parameter."""
-        slope = functions(self.model.form).slope_by[parameter](*z[: self.powers.shape[1]], *self.constants)
+        slope = self.compiled.slope_by[parameter](*self.parts(z)[0], *self.constants)
         return np.concatenate([np.array(slope, float), np.zeros(len(self.powers))])
 
     def spectrum(self, y: np.ndarray) -> np.ndarray:
@@ -203,9 +207,8 @@ def fixed_points(
                 found.append(y)
     if not found:
         raise ValueError("no equilibrium was found from these starts; give others, or a longer flow_time")
-    return labelled(
-        [system] * len(found), sorted(found, key=lambda y: functions(model.form).losses(*y, *system.constants)[0])
-    )
+    found.sort(key=lambda y: system.compiled.losses(*y, *system.constants)[0])
+    return labelled([system] * len(found), found)
 
 
 def polished(system: System, y: np.ndarray, tolerance: float) -> np.ndarray | None:
@@ -244,7 +247,7 @@ def labelled(systems: Sequence[System], points: Sequence[np.ndarray]) -> xr.Data
     model = systems[0].model
     n = len(model.vectors)
     ys = np.array(points)
-    values = np.array([functions(model.form).losses(*y, *s.constants) for s, y in zip(systems, ys, strict=True)], float)
+    values = np.array([s.compiled.losses(*y, *s.constants) for s, y in zip(systems, ys, strict=True)], float)
     spectra = np.array([s.spectrum(y) for s, y in zip(systems, ys, strict=True)])
     names = ["loss", *(f"loss_{t}" if t in model.mechanisms else t for t in model.terms)]
     return xr.Dataset(

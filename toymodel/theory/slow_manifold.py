@@ -147,7 +147,7 @@ def slow_flow(model: Model, p: Any, d: Any, **parameters: Any) -> tuple[Any, Any
     True
     """
     planes, _, _ = symbols(form())
-    values = {**_numbers(model, parameters), str(MISSING[2]): p, str(planes["d"].u): d}
+    values = {**numbers(model, parameters), str(MISSING[2]): p, str(planes["d"].u): d}
     one, other = (function(v)(**values) for v in where_held())
     return one, other
 
@@ -176,7 +176,7 @@ def coexisting(model: Model, missing: Any, **parameters: Any) -> Any:
     >>> bool(abs(np.nanmax(p) / end_of_coexistence(model, mu_icl=1e-3) - 1) < 0.01)
     True
     """
-    values = _numbers(model, parameters)
+    values = numbers(model, parameters)
     return function(where_learned()[0])(**values, e1=missing * function(target("abc"))(**values))
 
 
@@ -203,19 +203,20 @@ def end_of_coexistence(model: Model, **parameters: Any) -> Any:
     >>> [bool(end_of_coexistence(model, **given) > coexisting(model, missing, **given)) for missing in (0.01, 0.1)]
     [True, True]
     """
-    return function(where_learned()[1])(**_numbers(model, parameters))
+    return function(where_learned()[1])(**numbers(model, parameters))
 
 
-def _numbers(model: Model, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Target norms, weights and parameters under the names of their symbols."""
+def numbers(model: Model, parameters: dict[str, Any], what: str = "the slow flow") -> dict[str, Any]:
+    """Target norms, weights and parameters under the names of their symbols; raises ValueError where `what` is not
+    derived for the model."""
     if of.letters(model) != ("a", "d", "b", "c") or model.form.expression != form().expression:
-        raise ValueError(f"the slow flow is derived for the loss of tm.coopetition, got {model.form.expression}")
+        raise ValueError(f"{what} is derived for the loss of tm.coopetition, got {model.form.expression}")
     given = {**model.parameters, **parameters}
     if unknown := set(given) - set(model.parameters):
         raise ValueError(f"unknown parameter {sorted(unknown)[0]!r}; the model has {sorted(model.parameters)}")
     for name, value in given.items():
         check(name, value)
-    check_zero("mu_ciwl", given["mu_ciwl"], "the slow flow")
+    check_zero("mu_ciwl", given["mu_ciwl"], what)
     planes, weights, _ = symbols(form())
     values = {str(planes[x].target): norm for x, norm in model.target_norms.items()}
     values |= {str(weights[t]): weight for t, weight in model.weights.items()}

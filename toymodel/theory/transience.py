@@ -221,38 +221,6 @@ def decay_prefactor() -> sp.Expr:
     return sp.simplify(-sp.log(LEFT) * parameters["alpha"] / per_time)
 
 
-@checked
-def best_alpha(mu_icl: Any, drift: Any, decay: Any) -> Any:
-    """The alpha that ends ICL soonest, mu_icl sqrt(C / A).
-
-    Arguments:
-        mu_icl, drift, decay: numbers or arrays; drift and decay are the prefactors A and C of these parts of
-            `lifetime`.
-
-    Returns:
-        alpha. It balances drift and decay and ignores relaxation and coexistence. The minimum is flat: for mu_icl
-        1e-5..1e-3 at the paper's dimensions the measured one is at 0.7 to 1.6 times this alpha, and this one costs up
-        to 6 % of lifetime.
-
-    Source: `derivations/lifetime.py`.
-
-    >>> round(float(best_alpha(1e-3, drift=4.0, decay=1.0)), 9)
-    0.0005
-    """
-    return mu_icl * (decay / drift) ** 0.5
-
-
-def asymptotics(model: Model) -> dict[str, float]:
-    """The prefactors A (`drift`, with a0^3 = S_icl) and C (`decay`) for the numbers of a model like the paper's."""
-    values = {f"T_{x}": norm for x, norm in model.target_norms.items()}
-    values |= {f"w_{t}": weight for t, weight in model.weights.items()}
-    values["a0"] = float(np.prod([model.target_norms[x] for x in "abc"])) ** (1 / 3)
-    return {
-        "drift": float(function(drift_prefactor())(**values)),
-        "decay": float(function(decay_prefactor())(**values)),
-    }
-
-
 def target(letters: str) -> sp.Expr:
     """S, the product of the target norms."""
     planes, _, _ = symbols(form())
