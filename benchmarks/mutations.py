@@ -102,6 +102,7 @@ MUTATIONS = [
     Mutation(T + "asymptotics.py", "* theta**2 - ", "* theta - ", "tests/test_theory_asymptotics.py", "boundary"),
     Mutation(T + "conserved.py", "return weight * product**2", "return 2 * weight * product**2", CONSERVED, "sharp"),
     Mutation(T + "conserved.py", "> 2 * np.log(product)", "> 3 * np.log(product)", CONSERVED, "ends"),
+    Mutation(T + "soonest.py", "(mu / (2 * rate))", "(mu / rate)", "tests/test_theory_lifetime.py", "logarithm"),
     Mutation(T + "transience.py", "per_a * mu**2 / alpha", "2 * per_a * mu**2 / alpha", FORMS, "right_forms"),
     Mutation(T + "slow_manifold.py", "2 * sp.sqrt(MISSING[2]) * flow[1]", "3 * sp.sqrt(MISSING[2]) * flow[1]", SLOW),
     Mutation(
