@@ -69,10 +69,10 @@ def diagram(n: int) -> None:
 
 def table(name: str, rows: list[tuple[str, float, float]]) -> None:
     """Rows of (what, clock, processor) for one run each; ratios against the last row."""
-    print(f"\n{name:58}{'runs/s':>10}{'ratio':>9}{'per processor second':>22}{'ratio':>9}")
+    print(f"\n{name:58}{'runs/s':>11}{'ratio':>13}{'per processor second':>22}{'ratio':>13}")
     for what, clock, processor in rows:
         of_clock, of_processor = rows[-1][1] / clock, rows[-1][2] / processor
-        print(f"{what:58}{1 / clock:10,.2f}{of_clock:9,.1f}{1 / processor:22,.2f}{of_processor:9,.1f}")
+        print(f"{what:58}{1 / clock:11,.2f}{of_clock:13,.1f}{1 / processor:22,.2f}{of_processor:13,.1f}")
 
 
 def descents() -> None:

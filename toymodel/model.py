@@ -360,9 +360,9 @@ class Form:
         return {**self.mechanisms, **self.costs}
 
     @cached_property
-    def parameters(self) -> list[str]:
+    def parameters(self) -> tuple[str, ...]:
         """The names of the parameters that the loss depends on, sorted."""
-        return sorted({str(symbol) for symbol in self.expression.free_symbols} - set(self.terms))
+        return tuple(sorted({str(symbol) for symbol in self.expression.free_symbols} - set(self.terms)))
 
 
 def _weights_of_a_mean(terms: Mapping[str, str], dims: Mapping[str, int]) -> dict[str, float]:

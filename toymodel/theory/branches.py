@@ -68,7 +68,7 @@ def branch(
     """
     system = System.of(model, conserved, target_norms, weights, parameters)
     if parameter not in model.form.parameters:
-        raise ValueError(f"parameter must be one of {model.form.parameters}, got {parameter!r}")
+        raise ValueError(f"parameter must be one of {list(model.form.parameters)}, got {parameter!r}")
     low, high = map(float, within)
     if not (0 <= low < high and (low > 0 or not log)):
         raise ValueError(f"within must be two increasing numbers >= 0 (> 0 with log), got {within}")
