@@ -22,7 +22,16 @@ from toymodel.model import Model
 from toymodel.reduction import symbols
 from toymodel.theory.arrays import function
 from toymodel.theory.slow_manifold import numbers, velocity
-from toymodel.theory.transience import MISSING, decay_prefactor, drift_prefactor, fold, form, least_fold, target
+from toymodel.theory.transience import (
+    MISSING,
+    both_learned,
+    decay_prefactor,
+    drift_prefactor,
+    fold,
+    form,
+    least_fold,
+    target,
+)
 from toymodel.theory.units import group_expressions
 
 # Chosen on 150 points of the groups, and on the seed 301 of benchmarks/theory_ranges.py:
@@ -32,7 +41,7 @@ MOST_ROOM = 0.8  # of the fold, over the least that leaves room for coexistence
 
 @cache
 def relaxation_prefactor() -> sp.Expr:
-    """K in K ln(1/alpha) / mu_icl, for a small start: p^3 = S_icl^2 + S_ciwl^2 once both are learned.
+    """K in K ln(1/alpha) / mu_icl, for a small start.
 
     Near the end of relaxation e = S_ciwl - dp decays at a rate that is mu_icl times a number, here 1 / 2K.
     """
@@ -41,27 +50,30 @@ def relaxation_prefactor() -> sp.Expr:
     of_p, of_d = (rate.subs(parameters["alpha"], 0) for rate in velocity())
     left = target("dbc") - d * p
     rate = sp.cancel((of_p * d + p * of_d) / left).subs(d, target("dbc") / p)
-    end = (target("abc") ** 2 + target("dbc") ** 2) ** sp.Rational(1, 3)
-    return sp.simplify((mu / (2 * rate)).subs(p, end))
+    return sp.simplify((mu / (2 * rate)).subs(p, both_learned()))
+
+
+@cache
+def prefactor_expressions() -> dict[str, sp.Expr]:
+    """A (`drift`), K (`relaxation`) and C (`decay`) for a small start, where the drift begins at a^3 = S_icl."""
+    drift = drift_prefactor().subs(sp.Symbol("a0", positive=True), target("abc") ** sp.Rational(1, 3))
+    return {"drift": drift, "relaxation": relaxation_prefactor(), "decay": decay_prefactor()}
 
 
 @cache
 def best_alpha_expression() -> sp.Expr:
     """The alpha at which drift, relaxation and decay together are shortest."""
     alpha, mu = (symbols(form())[2][name] for name in ("alpha", "mu_icl"))
-    drift = drift_prefactor().subs(sp.Symbol("a0", positive=True), target("abc") ** sp.Rational(1, 3))
     a, k, c = sp.symbols("A K C", positive=True)
     parts = a * alpha / mu**2 - k * sp.log(alpha) / mu + c / alpha
     (best,) = [x for x in sp.solve(sp.diff(parts, alpha), alpha) if x.subs({a: 1, k: 1, c: 1, mu: 1}) > 0]
-    return best.subs({a: drift, k: relaxation_prefactor(), c: decay_prefactor()})
+    return best.subs(dict(zip((a, k, c), prefactor_expressions().values(), strict=True)))
 
 
 def prefactors(model: Model) -> dict[str, float]:
-    """A (`drift`), K (`relaxation`) and C (`decay`) for the numbers of a model like the paper's."""
+    """`prefactor_expressions` for the numbers of a model like the paper's."""
     values = numbers(model, {"mu_ciwl": 0.0}, "the lifetime")
-    values["a0"] = function(target("abc"))(**values) ** (1 / 3)
-    parts = {"drift": drift_prefactor(), "relaxation": relaxation_prefactor(), "decay": decay_prefactor()}
-    return {name: float(function(part)(**values)) for name, part in parts.items()}
+    return {name: float(function(part)(**values)) for name, part in prefactor_expressions().items()}
 
 
 @checked
@@ -76,7 +88,7 @@ def best_alpha(model: Model, mu_icl: Any = None) -> Any:
         alpha, in proportion to mu_icl. NaN outside of its range: r = S_ciwl / S_icl (`tm.theory.groups`) within 2..6,
         kappa at this alpha at most 0.7, and no coexistence, which makes ICL last longer: the fold is at most 0.8 of the
         least that leaves room for it. Over random inputs of any size (benchmarks/theory_ranges.py 100000 302 soonest)
-        1,380 of 10,000 have a value, 26 % off in the median and 44 % at most, mostly low. The minimum is flat: there
+        1,380 of 10,000 have a value, 26 % off in the median and 44 % at most. The minimum is flat: there
         ICL lasts 1.3 % longer in the median than at the best alpha, and at most 7 %.
 
     Raises:
@@ -88,8 +100,9 @@ def best_alpha(model: Model, mu_icl: Any = None) -> Any:
     >>> best_alpha(tm.coopetition(), [1e-3, 2e-3]).round(4).tolist()
     [0.0069, 0.0138]
     """
-    values = numbers(model, {} if mu_icl is None else {"mu_icl": np.asarray(mu_icl, float)}, "the alpha that ends ICL")
+    values = numbers(model, {} if mu_icl is None else {"mu_icl": mu_icl}, "the alpha that ends ICL")
     check_values("mu_icl", values["mu_icl"], POSITIVE)
+    values["mu_icl"] = np.asarray(values["mu_icl"], float)
     best = values["alpha"] = function(best_alpha_expression())(**values)
     r, kappa = (function(group_expressions(form())[name])(**values) for name in ("r", "kappa"))
     alone = function(fold())(**values) <= MOST_ROOM * least_fold(values)

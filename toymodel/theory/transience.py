@@ -209,15 +209,23 @@ def coexistence() -> sp.Expr:
 
 
 @cache
+def both_learned() -> sp.Expr:
+    """p = bc where both mechanisms are learned, from a small start.
+
+    There the conserved |a|^2 + |d|^2 - |b|^2 is zero; with S_icl / p for a and S_ciwl / p for d this is
+    (S_icl^2 + S_ciwl^2)^(1/3).
+    """
+    return (target("abc") ** 2 + target("dbc") ** 2) ** sp.Rational(1, 3)
+
+
+@cache
 def decay_prefactor() -> sp.Expr:
     """C in C / alpha for small mu_icl, with d held by CIWL at its value when both mechanisms are learned.
 
-    From a small start the conserved |a|^2 + |d|^2 - |b|^2 is zero; with S_icl / p for a and S_ciwl / p for d, p = bc is
-    then (S_icl^2 + S_ciwl^2)^(1/3). The logarithm is that of the share of abc that is lost when ICL ends.
+    The logarithm is that of the share of abc that is lost when ICL ends.
     """
     planes, _, parameters = symbols(form())
-    p = (target("abc") ** 2 + target("dbc") ** 2) ** sp.Rational(1, 3)
-    per_time = pull().subs(planes["d"].u, target("dbc") / p)
+    per_time = pull().subs(planes["d"].u, target("dbc") / both_learned())
     return sp.simplify(-sp.log(LEFT) * parameters["alpha"] / per_time)
 
 
